@@ -1,0 +1,1 @@
+//! Criterion benches of the codec, session, routing and in-memory round trip.

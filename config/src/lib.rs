@@ -1,0 +1,1 @@
+//! router.yaml and microservice.yaml: types, layers and diagnostics.

@@ -1,0 +1,1 @@
+//! Write a service as async functions; Stella Router brings it the requests.

@@ -1,0 +1,1 @@
+//! Stella Router's vocabulary, codec and pure protocol session.

@@ -1,0 +1,1 @@
+//! The HTTP router gateway: a library and a binary.

@@ -1,0 +1,1 @@
+//! Frames as values between peers of one process.

@@ -1,0 +1,1 @@
+//! Links, connectors, listeners and the driver that joins them to a session.

@@ -1,0 +1,1 @@
+//! Frames as a byte stream over TCP.
