@@ -1,0 +1,100 @@
+//! Every bound of the protocol, by name, with its default and its reason.
+//!
+//! A bound that a peer may state for itself (HELLO, WELCOME) is a default here; the others are part of the protocol.
+
+use std::time::Duration;
+
+/// Longest name (a DNS label), in bytes.
+pub const NAME_BYTES: usize = 63;
+/// Longest instance id or key id, in bytes: room for a UUID, a pod name, or a host name with a suffix.
+pub const INSTANCE_ID_BYTES: usize = 128;
+/// Longest version, in bytes.
+pub const VERSION_BYTES: usize = 256;
+/// Longest path template, in bytes.
+pub const TEMPLATE_BYTES: usize = 1024;
+/// Most parameters of one path template.
+pub const TEMPLATE_PARAMETERS: usize = 32;
+
+/// Length of every frame header, in bytes.
+pub const FRAME_HEADER_BYTES: usize = 12;
+/// Default and smallest legal limit of a frame's payload, in bytes: large enough for any head, small enough that a
+/// frame never keeps a link to itself for long.
+pub const FRAME_PAYLOAD_BYTES: u32 = 64 * 1024;
+/// Largest payload limit a peer may state, in bytes.
+pub const FRAME_PAYLOAD_BYTES_MAX: u32 = 1024 * 1024;
+/// Highest stream id: ids are 48 bits wide.
+pub const STREAM_ID_MAX: u64 = (1 << 48) - 1;
+
+/// Largest HELLO payload, in bytes: it comes from a stranger.
+pub const HELLO_BYTES: usize = 16 * 1024;
+/// Largest CHALLENGE, PROOF and WELCOME payload, in bytes.
+pub const HANDSHAKE_BYTES: usize = 16 * 1024;
+/// Largest HEARTBEAT, LEASE, DRAIN, WINDOW, CANCEL and CLOSE payload, in bytes.
+pub const SMALL_CONTROL_BYTES: usize = 2 * 1024;
+/// Longest free text in CANCEL and CLOSE, in bytes; longer text is cut.
+pub const TEXT_BYTES: usize = 512;
+/// Deepest nesting of a control payload.
+pub const CONTROL_DEPTH: usize = 16;
+
+/// Largest request or response head, in bytes.
+pub const HEAD_BYTES: usize = 32 * 1024;
+/// Largest trailers, in bytes.
+pub const TRAILERS_BYTES: usize = 8 * 1024;
+/// Most header fields of one head: a bound on work, far above what [`HEAD_BYTES`] usually lets through.
+pub const HEAD_FIELDS: usize = 4096;
+
+/// Most endpoints of one instance.
+pub const ENDPOINTS: usize = 10_000;
+/// Largest endpoint set, in encoded bytes over all its parts.
+pub const ENDPOINTS_BYTES: usize = 4 * 1024 * 1024;
+
+/// First byte credit of a stream, each way.
+pub const STREAM_WINDOW: u32 = 64 * 1024;
+/// Byte credit to which a stream grows while its reader keeps pace.
+pub const STREAM_WINDOW_MAX: u32 = 1024 * 1024;
+/// Byte credit of a link, each way. It returns on arrival, so it bounds only what is in transit.
+pub const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// Largest window a peer may ever hold, in bytes: above it lies CLOSE(flow_control).
+pub const WINDOW_MAX: u64 = (1 << 31) - 1;
+/// Data of one stream in one turn while several streams compete, in bytes.
+pub const FAIR_CHUNK_BYTES: usize = 16 * 1024;
+/// What an application may put into a stream's send queue beyond its credit, in bytes, so that the link never idles
+/// between a WINDOW and the next poll of the application.
+pub const SEND_AHEAD_BYTES: usize = 64 * 1024;
+
+/// Requests that may be in flight on an instance.
+pub const LEASE: u32 = 1024;
+/// Largest lease an instance may grant.
+pub const LEASE_MAX: u32 = 1_000_000;
+/// Requests a service may have in flight on one link towards the gateway.
+pub const SERVICE_OPENED_STREAMS: usize = 1024;
+/// Queued control frames beyond the lease at which reading stops.
+pub const CONTROL_QUEUE: usize = 1024;
+
+/// Hops after which a request is taken to run in a circle.
+pub const HOPS: u8 = 16;
+/// Links one instance may have to one gateway.
+pub const LINKS: u16 = 64;
+/// Keys of protocol extensions in HELLO and WELCOME.
+pub const EXTENSIONS: usize = 64;
+/// Shortest shared secret, in bytes.
+pub const SECRET_BYTES: usize = 32;
+
+/// Accept to WELCOME.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// First byte of a frame to its last.
+pub const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+/// DRAIN(request) to its acknowledgement; after it comes DRAIN(final).
+pub const DRAIN_ACK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Reading stopped because control frames could not be sent, until CLOSE(overload).
+pub const OVERLOAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// CLOSE queued until the link is cut whether it was written or not.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Links accepted and not yet welcomed, in a listener; past it the oldest goes.
+pub const UNWELCOMED: usize = 256;
+/// Links accepted and not yet welcomed, from one source address.
+pub const UNWELCOMED_PER_ADDRESS: usize = 16;
+
+/// The bound of what is buffered in a node over all its streams, in bytes.
+pub const NODE_BUFFER_BYTES: usize = 256 * 1024 * 1024;
