@@ -1,0 +1,171 @@
+//! Header fields as heads and trailers carry them: a count, then `name length, name, value length, value` each.
+//!
+//! Both ends refuse what must never cross: upper case, CR, LF, NUL, and hop-by-hop fields (SPEC 4).
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::HeaderMap;
+
+use super::reader::Reader;
+use crate::limits;
+
+/// Why a head or trailers could not be encoded or decoded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HeadError {
+    #[error("{what} of {size} bytes is over the limit of {limit}")]
+    TooLarge { what: &'static str, size: usize, limit: usize },
+    #[error("more than {} header fields", limits::HEAD_FIELDS)]
+    TooManyFields,
+    #[error("cut short in {0}")]
+    Truncated(&'static str),
+    #[error("{0} bytes follow the end")]
+    TrailingBytes(usize),
+    #[error("malformed {0}")]
+    Malformed(&'static str),
+    #[error("the field name `{0}` is not a lower-case token")]
+    FieldName(String),
+    #[error("the value of `{0}` has a control character")]
+    FieldValue(String),
+    #[error("the hop-by-hop field `{0}` may not cross")]
+    HopByHop(String),
+    #[error("content-length is not one decimal number")]
+    ContentLength,
+    #[error("the status {0} is not one of 200 to 599")]
+    Status(u16),
+}
+
+/// Fields that belong to one HTTP connection only (RFC 9110 7.6.1), so that a frame never carries them.
+#[must_use]
+pub fn is_hop_by_hop(name: &[u8]) -> bool {
+    match name.len() {
+        2 => name == b"te",
+        7 => name == b"upgrade",
+        10 => name == b"connection" || name == b"keep-alive",
+        16 => name == b"proxy-connection",
+        17 => name == b"transfer-encoding",
+        _ => false,
+    }
+}
+
+const fn is_lower_token(byte: u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
+}
+
+/// RFC 9110 5.5: visible characters, space, tab, and what is above ASCII.
+const fn is_value_byte(byte: u8) -> bool {
+    byte == b'\t' || (byte >= 0x20 && byte != 0x7f)
+}
+
+fn quoted(name: &[u8]) -> String {
+    String::from_utf8_lossy(&name[..name.len().min(64)]).into_owned()
+}
+
+/// Writes all fields of `headers`. `name` of HTTP's types is a lower-case token already.
+pub(super) fn put(headers: &HeaderMap, out: &mut BytesMut) -> Result<(), HeadError> {
+    let count = headers.len();
+    if count > limits::HEAD_FIELDS {
+        return Err(HeadError::TooManyFields);
+    }
+    out.put_u16(count as u16);
+    for (name, value) in headers {
+        let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+        if is_hop_by_hop(name) {
+            return Err(HeadError::HopByHop(quoted(name)));
+        }
+        let too_large = |size| HeadError::TooLarge { what: "a header field", size, limit: limits::HEAD_BYTES };
+        out.put_u16(u16::try_from(name.len()).map_err(|_| too_large(name.len()))?);
+        out.put_slice(name);
+        out.put_u16(u16::try_from(value.len()).map_err(|_| too_large(value.len()))?);
+        out.put_slice(value);
+    }
+    Ok(())
+}
+
+/// What reading a field section learns on its way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Section {
+    pub(super) count: u16,
+    /// Where the first field begins.
+    pub(super) start: u16,
+    pub(super) content_length: Option<u64>,
+}
+
+/// Reads and checks a field section, leaving `reader` behind it.
+pub(super) fn check(reader: &mut Reader<'_>) -> Result<Section, HeadError> {
+    let count = reader.u16("the field count")?;
+    if usize::from(count) > limits::HEAD_FIELDS {
+        return Err(HeadError::TooManyFields);
+    }
+    let start = reader.position();
+    let mut content_length = None;
+    for _ in 0..count {
+        let name = reader.prefixed("a field name")?;
+        if name.is_empty() || !name.iter().all(|byte| is_lower_token(*byte)) {
+            return Err(HeadError::FieldName(quoted(name)));
+        }
+        if is_hop_by_hop(name) {
+            return Err(HeadError::HopByHop(quoted(name)));
+        }
+        let value = reader.prefixed("a field value")?;
+        if !value.iter().all(|byte| is_value_byte(*byte)) {
+            return Err(HeadError::FieldValue(quoted(name)));
+        }
+        if name == b"content-length" {
+            let length = decimal(value).ok_or(HeadError::ContentLength)?;
+            if content_length.replace(length).is_some() {
+                return Err(HeadError::ContentLength);
+            }
+        }
+    }
+    Ok(Section { count, start: start as u16, content_length })
+}
+
+/// Digits only, without sign or list: RFC 9110 8.6.
+fn decimal(value: &[u8]) -> Option<u64> {
+    if value.is_empty() {
+        return None;
+    }
+    value.iter().try_fold(0_u64, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+/// The fields of a section that has been checked, as `(name, value)` slices that share the head's memory.
+#[derive(Debug, Clone)]
+pub struct Fields<'a> {
+    bytes: &'a Bytes,
+    position: usize,
+    left: u16,
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn new(bytes: &'a Bytes, section: Section) -> Self {
+        Self { bytes, position: usize::from(section.start), left: section.count }
+    }
+
+    fn prefixed(&mut self) -> Option<std::ops::Range<usize>> {
+        let length = self.bytes.get(self.position..self.position + 2)?;
+        let start = self.position + 2;
+        let end = start + usize::from(u16::from_be_bytes([length[0], length[1]]));
+        self.position = end;
+        (end <= self.bytes.len()).then_some(start..end)
+    }
+}
+
+impl Iterator for Fields<'_> {
+    type Item = (Bytes, Bytes);
+
+    fn next(&mut self) -> Option<(Bytes, Bytes)> {
+        self.left = self.left.checked_sub(1)?;
+        let name = self.prefixed()?;
+        let value = self.prefixed()?;
+        Some((self.bytes.slice(name), self.bytes.slice(value)))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (usize::from(self.left), Some(usize::from(self.left)))
+    }
+}
+
+impl ExactSizeIterator for Fields<'_> {}

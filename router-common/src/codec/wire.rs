@@ -1,0 +1,116 @@
+//! Control payloads: MessagePack maps with named fields, and the bytes they came in.
+//!
+//! The handshake's proofs hash the very bytes that were sent, and limits charge encoded sizes; so the value and its
+//! encoding travel together.
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::limits;
+
+/// A control payload as a value and as its bytes. The two never disagree: it is made from one of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wire<T> {
+    value: T,
+    bytes: Bytes,
+}
+
+/// Why a control payload could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    #[error("malformed payload: {0}")]
+    Malformed(String),
+    #[error("{0} bytes follow the payload's end")]
+    TrailingBytes(usize),
+}
+
+impl<T: Serialize> Wire<T> {
+    /// Encodes `value`.
+    #[must_use]
+    pub fn new(value: T) -> Self {
+        let bytes = encode(&value).into();
+        Self { value, bytes }
+    }
+}
+
+impl<T: DeserializeOwned> Wire<T> {
+    /// Decodes `bytes`. Unknown fields are skipped, so that fields can be added.
+    ///
+    /// # Errors
+    /// When the bytes are not exactly one such map.
+    pub fn decode(bytes: Bytes) -> Result<Self, WireError> {
+        let value = decode(&bytes)?;
+        Ok(Self { value, bytes })
+    }
+}
+
+impl<T> Wire<T> {
+    #[must_use]
+    pub const fn value(&self) -> &T {
+        &self.value
+    }
+
+    #[must_use]
+    pub fn into_value(self) -> T {
+        self.value
+    }
+
+    #[must_use]
+    pub const fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+}
+
+/// Encodes a control payload.
+pub(super) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    rmp_serde::to_vec_named(value)
+        .expect("our own payloads are maps, strings, numbers and bytes, which MessagePack holds")
+}
+
+/// Decodes a control payload, whole.
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
+    // Named fields only: an array in a map's place would be read positionally and could not evolve.
+    if !matches!(bytes.first(), Some(0x80..=0x8f | 0xde | 0xdf)) {
+        return Err(WireError::Malformed("not a MessagePack map".to_owned()));
+    }
+    let mut deserializer = rmp_serde::Deserializer::new(bytes);
+    deserializer.set_max_depth(limits::CONTROL_DEPTH);
+    let value = T::deserialize(&mut deserializer).map_err(|error| WireError::Malformed(error.to_string()))?;
+    match deserializer.get_ref().len() {
+        0 => Ok(value),
+        left => Err(WireError::TrailingBytes(left)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{HealthStatus, Heartbeat, Window};
+
+    #[test]
+    fn unknown_fields_are_skipped() {
+        let later = serde_json::json!({"bytes": 7, "later": {"a": [1, 2, {"b": 3}]}});
+        let bytes = rmp_serde::to_vec_named(&later).unwrap();
+        assert_eq!(decode::<Window>(&bytes), Ok(Window { bytes: 7 }));
+    }
+
+    #[test]
+    fn a_later_health_status_is_unknown() {
+        let bytes = rmp_serde::to_vec_named(&serde_json::json!({"sequence": 1, "status": "on_fire"})).unwrap();
+        assert_eq!(decode::<Heartbeat>(&bytes).unwrap().status, HealthStatus::Unknown);
+    }
+
+    #[test]
+    fn trailing_bytes_arrays_and_deep_nesting_are_refused() {
+        let mut bytes = encode(&Window { bytes: 7 });
+        bytes.push(0);
+        assert_eq!(decode::<Window>(&bytes), Err(WireError::TrailingBytes(1)));
+        let positional = rmp_serde::to_vec(&Window { bytes: 7 }).unwrap();
+        assert!(matches!(decode::<Window>(&positional), Err(WireError::Malformed(_))));
+        let mut deep = vec![0x81, 0xa1, b'x'];
+        deep.extend([0x91; 1000]);
+        deep.push(0xc0);
+        assert!(matches!(decode::<Window>(&deep), Err(WireError::Malformed(_))));
+    }
+}
