@@ -19,6 +19,13 @@ pub(crate) struct Package {
     pub(crate) name: String,
     manifest_path: PathBuf,
     dependencies: Vec<Dependency>,
+    targets: Vec<Target>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    /// `lib`, `proc-macro`, `bin`, `test`, ...
+    kind: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -71,6 +78,11 @@ impl Metadata {
 impl Package {
     pub(crate) fn directory(&self) -> &Path {
         self.manifest_path.parent().unwrap_or(Path::new(""))
+    }
+
+    /// Whether there is a library, whose documentation may hold tests.
+    pub(crate) fn has_library(&self) -> bool {
+        self.targets.iter().flat_map(|target| &target.kind).any(|kind| kind == "lib" || kind == "proc-macro")
     }
 
     /// Names of all normal dependencies, inside and outside the workspace.

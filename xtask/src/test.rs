@@ -5,6 +5,7 @@
 
 use anyhow::{Result, bail};
 
+use crate::metadata::{Metadata, Package};
 use crate::process::{Watched, Workspace};
 
 /// `-p` narrows every step to those packages. Whatever else is given (a filter, runner options) goes to the test
@@ -39,7 +40,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     }
     let mut doctests = 0;
     if args.runner.is_empty() {
-        let outcome = run_doctests(workspace, &scope)?;
+        let outcome = run_doctests(workspace, &args.package)?;
         doctests = outcome.ran;
         if !outcome.succeeded {
             failed.push("doctests");
@@ -85,10 +86,19 @@ fn run_tests(workspace: &Workspace, scope: &[String], args: &Args) -> Result<Out
     Ok(Outcome { succeeded, ran })
 }
 
-fn run_doctests(workspace: &Workspace, scope: &[String]) -> Result<Outcome> {
+fn run_doctests(workspace: &Workspace, packages: &[String]) -> Result<Outcome> {
+    let mut documented = packages.to_vec();
+    if !packages.is_empty() {
+        // Named alone, a package without a library is an error to rustdoc; in a whole workspace it is passed over.
+        let metadata = Metadata::read(workspace)?;
+        documented.retain(|name| metadata.package(name).is_some_and(Package::has_library));
+        if documented.is_empty() {
+            return Ok(Outcome { succeeded: true, ran: 0 });
+        }
+    }
     let mut ran = 0;
     let succeeded = workspace
-        .cargo(["test", "--doc", "--no-fail-fast"].into_iter().chain(strs(scope)))
+        .cargo(["test", "--doc", "--no-fail-fast"].into_iter().chain(strs(&scope(&documented))))
         .run_watching(Watched::Stdout, |line| ran += ran_under_libtest(line).unwrap_or(0))?;
     Ok(Outcome { succeeded, ran })
 }
