@@ -9,11 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::codec::head::{RequestHead, ResponseHead, Trailers};
-use crate::codec::wire::Wire;
 use crate::endpoint::{EndpointDescriptor, EndpointId};
+use crate::head::{RequestHead, ResponseHead, Trailers};
 use crate::identity::{Incarnation, Instance, KeyId, NodeId};
 use crate::limits;
+use crate::wire::Wire;
 
 /// The protocol version this crate speaks.
 pub const PROTOCOL_VERSION: u16 = 1;

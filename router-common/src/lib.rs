@@ -22,6 +22,7 @@
 pub mod codec;
 pub mod endpoint;
 pub mod frame;
+pub mod head;
 pub mod identity;
 pub mod limits;
 pub mod path;
@@ -29,3 +30,4 @@ pub mod problem;
 pub mod session;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod wire;

@@ -3,11 +3,12 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::de::DeserializeOwned;
 
-use super::head::{HeadError, RequestHead, ResponseHead, Trailers};
+use super::DecodeError;
 use super::header::{FrameHeader, flags, kind};
-use super::{DecodeError, wire};
 use crate::frame::{Data, DataPayload, Frame, Request, Response, StreamId};
+use crate::head::{HeadError, RequestHead, ResponseHead, Trailers};
 use crate::limits::{self, FRAME_HEADER_BYTES};
+use crate::wire;
 
 /// Length of the field that tells a head from the first body bytes.
 const HEAD_PREFIX: usize = 2;

@@ -3,15 +3,14 @@
 //! Knows no state: whether a frame is legal *now* is the session's question. Whatever bytes come in, there is no panic
 //! and no allocation beyond the frame they announce.
 
-mod fields;
 mod frames;
-pub mod head;
 mod header;
-mod reader;
-pub mod wire;
 
 pub use frames::{FrameDecoder, encode, encoded_len};
 pub use header::{FrameHeader, flags, kind};
+
+// Parts of frames, so they stand beside `frame`; here under the names that readers of the codec look for.
+pub use crate::{head, wire};
 
 /// The eight bytes that begin a byte stream, both ways.
 pub const PREFACE: [u8; 8] = *b"STELLA/1";

@@ -63,13 +63,13 @@ impl<T> Wire<T> {
 }
 
 /// Encodes a control payload.
-pub(super) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     rmp_serde::to_vec_named(value)
         .expect("our own payloads are maps, strings, numbers and bytes, which MessagePack holds")
 }
 
 /// Decodes a control payload, whole.
-pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
     // Named fields only: an array in a map's place would be read positionally and could not evolve.
     if !matches!(bytes.first(), Some(0x80..=0x8f | 0xde | 0xdf)) {
         return Err(WireError::Malformed("not a MessagePack map".to_owned()));

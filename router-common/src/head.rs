@@ -3,6 +3,10 @@
 //! A head is encoded once, by the stream's opener or responder. Everywhere else it is a checked view over the bytes it
 //! came in: decoding copies nothing, and what it hands out shares the frame's memory.
 
+mod error;
+mod fields;
+mod reader;
+
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::time::Duration;
@@ -10,11 +14,13 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderMap;
 
-use super::fields::{self, Section};
-pub use super::fields::{Fields, HeadError, is_hop_by_hop};
-use super::reader::Reader;
+use self::fields::Section;
+use self::reader::Reader;
 use crate::endpoint::{Claim, EndpointId};
 use crate::limits;
+
+pub use self::error::HeadError;
+pub use self::fields::{Fields, is_hop_by_hop};
 
 /// Extension: the protocol that a tunnel asks for. Odd, so that a peer that does not know it refuses the stream.
 const TLV_TUNNEL_PROTOCOL: u16 = 0x0001;

@@ -1,6 +1,6 @@
 //! A cursor over a head: every read is checked and says where the bytes ran out.
 
-use super::fields::HeadError;
+use super::error::HeadError;
 
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
