@@ -8,7 +8,6 @@
 //! settings type, and the composition root gives them to [`router::RouterConfig`]. It watches no file and opens no
 //! listener.
 
-mod claims;
 pub mod listener;
 pub mod microservice;
 pub mod router;

@@ -13,8 +13,8 @@ use schemars::JsonSchema;
 use serde::de::{self, DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::claims;
 use crate::scalar::{ByteSize, HeaderKey, HumanDuration, IpRange, ListenAddr, MethodName, SecretRef};
+use crate::schema;
 use crate::validate::{Checks, Validate};
 
 /// All of `router.yaml`. `T` is the type of the `transports` section. An empty file is a valid one.
@@ -450,7 +450,7 @@ pub struct EndpointPolicy {
     /// Time to answer.
     pub timeout: Option<HumanDuration>,
     /// Replaces the claims that a caller must hold; empty: none.
-    #[schemars(with = "Option<Vec<claims::ClaimRequirement>>")]
+    #[schemars(with = "Option<Vec<schema::ClaimRequirement>>")]
     pub requiring_claims: Option<Vec<ClaimRequirement>>,
     /// Whether the gateway may send a request again when its outcome is unknown.
     pub idempotent: Option<bool>,
