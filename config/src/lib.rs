@@ -8,14 +8,18 @@
 //! settings type, and the composition root gives them to [`router::RouterConfig`]. It watches no file and opens no
 //! listener.
 
+mod error;
 pub mod listener;
+mod load;
 pub mod microservice;
 pub mod router;
 pub mod scalar;
 mod schema;
 pub mod validate;
 
+pub use self::error::{ConfigError, Diagnostic, Excerpt, Origin, Place};
 pub use self::listener::ListenerSafety;
+pub use self::load::{FILE_BYTES, Loaded, Sources, load, load_traced};
 pub use self::microservice::MicroserviceConfig;
 pub use self::router::RouterConfig;
 pub use self::scalar::{

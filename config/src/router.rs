@@ -193,8 +193,7 @@ impl<'de> Deserialize<'de> for AdminAccess {
                 match text {
                     "open" => Ok(AdminAccess::Open),
                     "off" => Ok(AdminAccess::Off),
-                    // Not quoted: it may be a token that was written in the wrong place.
-                    _ => Err(E::custom(format_args!("found some other text\nallowed: {ADMIN_ACCESS}"))),
+                    _ => Err(E::custom(format_args!("found `{text}`\nallowed: {ADMIN_ACCESS}"))),
                 }
             }
 
