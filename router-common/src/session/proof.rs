@@ -1,0 +1,176 @@
+//! Shared secrets and the proofs of holding one (SPEC 4, handshake).
+//!
+//! `proof = HMAC-SHA256(key, role label || transcript || channel binding)`, where `key = HKDF-SHA256(secret, salt =
+//! service nonce || gateway nonce)` and the transcript is the SHA-256 of all handshake frames so far. Random bytes are
+//! arguments; nothing here draws any.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use hkdf::Hkdf;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
+
+use crate::identity::KeyId;
+use crate::limits;
+
+/// Names what the derived key is for, so that the secret can serve other uses later.
+const KEY_INFO: &[u8] = b"stella/1 handshake proof";
+
+/// Who proves: the two proofs of a handshake are never equal, so neither can be reflected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Prover {
+    Service,
+    Gateway,
+}
+
+impl Prover {
+    const fn label(self) -> &'static [u8] {
+        match self {
+            Self::Service => b"stella/1 service",
+            Self::Gateway => b"stella/1 gateway",
+        }
+    }
+}
+
+/// A shared secret of at least 32 bytes. It never shows itself.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Box<[u8]>);
+
+/// A shared secret is too short to protect anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a shared secret has at least {least} bytes, this one has {0}: make one with `openssl rand -hex 32`", least = limits::SECRET_BYTES)]
+pub struct SecretTooShort(pub usize);
+
+impl Secret {
+    /// # Errors
+    /// When `bytes` are fewer than 32.
+    pub fn new(bytes: impl Into<Box<[u8]>>) -> Result<Self, SecretTooShort> {
+        let bytes = bytes.into();
+        if bytes.len() < limits::SECRET_BYTES {
+            return Err(SecretTooShort(bytes.len()));
+        }
+        Ok(Self(bytes))
+    }
+
+    pub(super) fn prove(&self, prover: Prover, nonces: &Nonces, transcript: [u8; 32], binding: &[u8]) -> [u8; 32] {
+        self.mac(prover, nonces, transcript, binding).finalize().into_bytes().into()
+    }
+
+    /// In constant time.
+    pub(super) fn verify(
+        &self,
+        prover: Prover,
+        nonces: &Nonces,
+        transcript: [u8; 32],
+        binding: &[u8],
+        proof: &[u8; 32],
+    ) -> bool {
+        self.mac(prover, nonces, transcript, binding).verify_slice(proof).is_ok()
+    }
+
+    fn mac(&self, prover: Prover, nonces: &Nonces, transcript: [u8; 32], binding: &[u8]) -> Hmac<Sha256> {
+        let mut salt = [0; 64];
+        salt[..32].copy_from_slice(&nonces.service);
+        salt[32..].copy_from_slice(&nonces.gateway);
+        let mut key = [0; 32];
+        Hkdf::<Sha256>::new(Some(&salt), &self.0).expand(KEY_INFO, &mut key).expect("HKDF-SHA256 gives 32 bytes");
+        let mut mac = Hmac::<Sha256>::new_from_slice(&key).expect("HMAC takes a key of any length");
+        mac.update(prover.label());
+        mac.update(&transcript);
+        mac.update(binding);
+        mac
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// The secrets of a listener: by key id, and several of each while one is being replaced.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Secrets(BTreeMap<KeyId, Vec<Secret>>);
+
+impl Secrets {
+    /// No secret: nothing has to be proved.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// One secret without a key id.
+    #[must_use]
+    pub fn sole(secret: Secret) -> Self {
+        Self(BTreeMap::from([(KeyId::sole(), vec![secret])]))
+    }
+
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Those that a proof under `key` may be made with.
+    pub(super) fn of<'a>(&'a self, key: &KeyId) -> impl Iterator<Item = &'a Secret> {
+        self.0.get(key).into_iter().flatten()
+    }
+}
+
+impl FromIterator<(KeyId, Secret)> for Secrets {
+    fn from_iter<I: IntoIterator<Item = (KeyId, Secret)>>(secrets: I) -> Self {
+        let mut map: BTreeMap<KeyId, Vec<Secret>> = BTreeMap::new();
+        for (key, secret) in secrets {
+            map.entry(key).or_default().push(secret);
+        }
+        Self(map)
+    }
+}
+
+/// The random bytes of both sides.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Nonces {
+    pub(super) service: [u8; 32],
+    pub(super) gateway: [u8; 32],
+}
+
+/// The running hash of the handshake's frames, headers included.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Transcript(Sha256);
+
+impl Transcript {
+    pub(super) fn add(&mut self, frame: &crate::frame::Frame) {
+        let mut bytes = bytes::BytesMut::new();
+        let body = crate::codec::encode(frame, &mut bytes);
+        self.0.update(&bytes);
+        self.0.update(&body);
+    }
+
+    pub(super) fn hash(&self) -> [u8; 32] {
+        self.0.clone().finalize().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proof_fits_one_secret_role_transcript_and_binding_only() {
+        let secret = Secret::new([7; 32]).unwrap();
+        let nonces = Nonces { service: [1; 32], gateway: [2; 32] };
+        let proof = secret.prove(Prover::Service, &nonces, [3; 32], b"tls");
+        assert!(secret.verify(Prover::Service, &nonces, [3; 32], b"tls", &proof));
+        assert!(!secret.verify(Prover::Gateway, &nonces, [3; 32], b"tls", &proof));
+        assert!(!secret.verify(Prover::Service, &nonces, [4; 32], b"tls", &proof));
+        assert!(!secret.verify(Prover::Service, &nonces, [3; 32], b"", &proof));
+        let swapped = Nonces { service: [2; 32], gateway: [1; 32] };
+        assert!(!secret.verify(Prover::Service, &swapped, [3; 32], b"tls", &proof));
+        assert!(!Secret::new([8; 32]).unwrap().verify(Prover::Service, &nonces, [3; 32], b"tls", &proof));
+    }
+
+    #[test]
+    fn a_short_secret_is_refused_with_its_length() {
+        assert_eq!(Secret::new([0; 31]), Err(SecretTooShort(31)));
+    }
+}

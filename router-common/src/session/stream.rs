@@ -1,0 +1,304 @@
+//! One request/response exchange (SPEC 4, stream life): what is said on it, never who says it when.
+//!
+//! ```text
+//!            opener                                      responder
+//!
+//!   Unsent ── REQUEST sent ──> Live             REQUEST received ──> Live
+//!     │                         │                                     │
+//!   cancel                      ├─ their END or CANCEL ──> Done       ├─ our END or CANCEL sent ──> Done
+//!     │                         │                                     │
+//!     v                       our CANCEL                         their CANCEL
+//!   (never existed)             │                                     │
+//!                               v                                     v
+//!                           Cancelled ─ their END or CANCEL ─> Done   Owing ── released: our CANCEL ──> Done
+//! ```
+//!
+//! The opener's slot of the lease is freed in Done, and by nothing earlier. A stream is forgotten when it is Done *and*
+//! its application has released it.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::event::{Read, ReadHead, StreamFailure};
+use super::flow::{FlowError, ReceiveWindow, SendCredit};
+use super::lease::Permit;
+use crate::frame::StreamId;
+use crate::head::{RequestHead, ResponseHead, Trailers};
+use crate::limits;
+
+/// Pieces below this size are copied out of the frame they came in, so that a small piece that waits for a slow reader
+/// does not hold a whole read buffer.
+const COPY_BELOW: usize = 4 * 1024;
+
+/// Where a stream stands on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wire {
+    /// Opened here, REQUEST not yet sent: it has no id.
+    Unsent,
+    Live,
+    /// The opener cancelled; the responder's terminal is still due.
+    Cancelled,
+    /// The responder was told of a cancellation; its own terminal is still due.
+    Owing,
+    /// Nothing more is sent, and nothing that arrives counts.
+    Done,
+}
+
+/// Which end this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Opener,
+    Responder,
+}
+
+/// A head that waits to be sent.
+#[derive(Debug)]
+pub(super) enum Head {
+    Request(RequestHead),
+    Response(ResponseHead),
+}
+
+/// What is yet to be sent.
+#[derive(Debug)]
+pub(super) struct SendHalf {
+    pub(super) head: Option<Head>,
+    /// The head was given (and perhaps sent): data may follow.
+    pub(super) begun: bool,
+    pub(super) tunnel: bool,
+    pub(super) queue: VecDeque<Bytes>,
+    pub(super) queued: usize,
+    pub(super) trailers: Option<Trailers>,
+    /// The application has given everything.
+    pub(super) finished: bool,
+    /// END_STREAM has been sent.
+    pub(super) ended: bool,
+    pub(super) credit: SendCredit,
+}
+
+impl SendHalf {
+    pub(super) fn push(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.queued += bytes.len();
+            self.queue.push_back(bytes);
+        }
+    }
+
+    /// Forgets what was not sent.
+    pub(super) fn clear(&mut self) {
+        self.head = None;
+        self.queue = VecDeque::new();
+        self.queued = 0;
+        self.trailers = None;
+    }
+
+    /// How many bytes the application may add now.
+    pub(super) fn capacity(&self) -> usize {
+        (self.credit.available() + limits::SEND_AHEAD_BYTES).saturating_sub(self.queued)
+    }
+
+    /// A piece of at most `most` bytes, which the credit allows; empty if nothing waits.
+    pub(super) fn take(&mut self, most: usize) -> Bytes {
+        let Some(front) = self.queue.front_mut() else { return Bytes::new() };
+        let most = most.min(self.credit.available());
+        let piece = if front.len() <= most { self.queue.pop_front().unwrap_or_default() } else { front.split_to(most) };
+        self.queued -= piece.len();
+        self.credit.spend(piece.len());
+        piece
+    }
+
+    /// Everything was taken and no trailers wait: END_STREAM goes with the piece just taken.
+    pub(super) fn ends_here(&self) -> bool {
+        self.finished && self.queue.is_empty() && self.trailers.is_none()
+    }
+}
+
+/// How far reading has come.
+#[derive(Debug)]
+pub(super) enum ReceiveState {
+    /// More is to come.
+    Open,
+    /// END_STREAM arrived.
+    Ended,
+    Failed(StreamFailure),
+}
+
+/// What has arrived.
+#[derive(Debug)]
+pub(super) struct ReceiveHalf {
+    pub(super) state: ReceiveState,
+    /// The response's head, until the application takes it.
+    pub(super) head: Option<ResponseHead>,
+    /// RESPONSE has arrived.
+    pub(super) answered: bool,
+    pub(super) queue: VecDeque<Bytes>,
+    pub(super) buffered: usize,
+    pub(super) trailers: Option<Trailers>,
+    pub(super) window: ReceiveWindow,
+    /// A WINDOW frame for this stream waits in the scheduler.
+    pub(super) window_queued: bool,
+    /// Bytes the head promised, and bytes that came.
+    pub(super) expected: Option<u64>,
+    pub(super) received: u64,
+    /// Since when unread bytes wait.
+    pub(super) waiting_since: Option<Instant>,
+}
+
+/// A stream's end in one session.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) generation: u32,
+    /// `None` before transmission.
+    pub(super) id: Option<StreamId>,
+    pub(super) side: Side,
+    pub(super) wire: Wire,
+    pub(super) send: SendHalf,
+    pub(super) receive: ReceiveHalf,
+    /// The slot it takes of a lease, until it is Done.
+    pub(super) permit: Option<Permit>,
+    /// The request's method was HEAD: a response has no body, whatever its content-length says.
+    pub(super) head_request: bool,
+    /// It stands in one of the scheduler's rings.
+    pub(super) scheduled: bool,
+    /// The application has let go.
+    pub(super) released: bool,
+}
+
+impl Stream {
+    pub(super) fn new(side: Side, wire: Wire, generation: u32, credit: SendCredit, window: ReceiveWindow) -> Self {
+        Self {
+            generation,
+            id: None,
+            side,
+            wire,
+            send: SendHalf {
+                head: None,
+                begun: false,
+                tunnel: false,
+                queue: VecDeque::new(),
+                queued: 0,
+                trailers: None,
+                finished: false,
+                ended: false,
+                credit,
+            },
+            receive: ReceiveHalf {
+                state: ReceiveState::Open,
+                head: None,
+                answered: false,
+                queue: VecDeque::new(),
+                buffered: 0,
+                trailers: None,
+                window,
+                window_queued: false,
+                expected: None,
+                received: 0,
+                waiting_since: None,
+            },
+            permit: None,
+            head_request: false,
+            scheduled: false,
+            released: false,
+        }
+    }
+
+    /// Whether nothing more can be given to be sent.
+    pub(super) const fn is_send_closed(&self) -> bool {
+        !matches!(self.wire, Wire::Unsent | Wire::Live) || self.send.finished
+    }
+
+    /// Whether the session may forget it.
+    pub(super) fn is_over(&self) -> bool {
+        self.wire == Wire::Done && self.released
+    }
+
+    /// Body bytes and perhaps the end arrive. The caller has charged the link's credit.
+    pub(super) fn receive(&mut self, bytes: Bytes, end: bool, now: Instant) -> Result<Received, FlowError> {
+        let receive = &mut self.receive;
+        receive.window.receive(bytes.len())?;
+        receive.received += bytes.len() as u64;
+        let wrong_length = receive.expected.is_some_and(|expected| match end {
+            true => expected != receive.received,
+            false => expected < receive.received,
+        });
+        if wrong_length {
+            self.fail(StreamFailure::Length);
+            return Ok(Received::WrongLength);
+        }
+        if !bytes.is_empty() {
+            receive.buffered += bytes.len();
+            receive.waiting_since.get_or_insert(now);
+            // What ends the message is read at once by whoever waits for it; what may wait is copied if it is small.
+            let keep = end || bytes.len() >= COPY_BELOW;
+            receive.queue.push_back(if keep { bytes } else { Bytes::copy_from_slice(&bytes) });
+        }
+        if end {
+            receive.state = ReceiveState::Ended;
+        }
+        Ok(Received::Kept)
+    }
+
+    /// Trailers arrive; they end the direction.
+    pub(super) fn receive_trailers(&mut self, trailers: Trailers) -> Received {
+        let receive = &mut self.receive;
+        if receive.expected.is_some_and(|expected| expected != receive.received) {
+            self.fail(StreamFailure::Length);
+            return Received::WrongLength;
+        }
+        receive.trailers = Some(trailers);
+        receive.state = ReceiveState::Ended;
+        Received::Kept
+    }
+
+    /// Reading ends here, unless it had ended. Bytes that arrived before can still be read, so that a body is an exact
+    /// beginning of what was sent and then visibly cut.
+    pub(super) fn fail(&mut self, failure: StreamFailure) {
+        if matches!(self.receive.state, ReceiveState::Open) {
+            self.receive.state = ReceiveState::Failed(failure);
+        }
+    }
+
+    pub(super) fn read_head(&mut self) -> ReadHead {
+        if let Some(head) = self.receive.head.take() {
+            return ReadHead::Ready(head);
+        }
+        match &self.receive.state {
+            ReceiveState::Failed(failure) => ReadHead::Failed(failure.clone()),
+            ReceiveState::Ended => ReadHead::Failed(StreamFailure::Closed),
+            ReceiveState::Open => ReadHead::Pending,
+        }
+    }
+
+    pub(super) fn read(&mut self) -> Read {
+        let receive = &mut self.receive;
+        if let Some(bytes) = receive.queue.pop_front() {
+            receive.buffered -= bytes.len();
+            if receive.queue.is_empty() {
+                receive.waiting_since = None;
+            }
+            return Read::Data(bytes);
+        }
+        match &receive.state {
+            ReceiveState::Open => Read::Pending,
+            ReceiveState::Failed(failure) => Read::Failed(failure.clone()),
+            ReceiveState::Ended => receive.trailers.take().map_or(Read::End, Read::Trailers),
+        }
+    }
+
+    /// Forgets what was not read; returns how many bytes that were.
+    pub(super) fn discard(&mut self) -> usize {
+        self.receive.queue = VecDeque::new();
+        self.receive.trailers = None;
+        self.receive.head = None;
+        self.receive.waiting_since = None;
+        std::mem::take(&mut self.receive.buffered)
+    }
+}
+
+/// What became of arriving bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Received {
+    Kept,
+    WrongLength,
+}
