@@ -8,6 +8,7 @@ mod layers;
 mod typed;
 mod yaml;
 
+use std::fmt;
 use std::io::Read;
 use std::path::PathBuf;
 
@@ -32,7 +33,7 @@ pub const FILE_BYTES: u64 = 1024 * 1024;
 /// assert_eq!(config.node.region.as_str(), "eu-central");
 /// # Ok::<(), router_config::ConfigError>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Sources {
     prefix: &'static str,
     file: Option<File>,
@@ -40,7 +41,7 @@ pub struct Sources {
     overrides: Vec<String>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 enum File {
     Path(PathBuf),
     Text { name: String, text: String },
@@ -106,6 +107,22 @@ impl Sources {
     }
 }
 
+impl fmt::Debug for Sources {
+    /// Names only: the values may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file.as_ref().map(|file| match file {
+            File::Path(path) => path.display().to_string(),
+            File::Text { name, .. } => name.clone(),
+        });
+        let keys = self.overrides.iter().map(|text| text.split('=').next().unwrap_or_default());
+        f.debug_struct("Sources")
+            .field("file", &file)
+            .field("environment", &self.environment.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .field("overrides", &keys.collect::<Vec<_>>())
+            .finish()
+    }
+}
+
 /// Loads a configuration: defaults < file < environment < command line.
 ///
 /// # Errors
@@ -153,7 +170,6 @@ impl<T> Loaded<T> {
 }
 
 /// The text of a configuration file, with the name it goes by.
-#[derive(Debug)]
 pub(crate) struct Text {
     pub(crate) name: String,
     pub(crate) text: String,

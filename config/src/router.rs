@@ -3,6 +3,8 @@
 //! The settings of the transports are a type parameter: each transport owns its own, and the gateway's composition
 //! root puts them together. A key stands here only once something acts on it.
 
+mod admin;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -10,10 +12,11 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use router_common::endpoint::{ClaimRequirement, PathTemplate};
 use router_common::identity::{NodeId, Region, ServiceName, Version};
 use schemars::JsonSchema;
-use serde::de::{self, DeserializeOwned, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
-use crate::scalar::{ByteSize, HeaderKey, HumanDuration, IpRange, ListenAddr, MethodName, SecretRef};
+pub use self::admin::{AdminAccess, AdminConfig};
+use crate::scalar::{ByteSize, HeaderKey, HumanDuration, IpRange, ListenAddr, MethodName};
 use crate::schema;
 use crate::validate::{Checks, Validate};
 
@@ -144,88 +147,6 @@ impl Validate for HttpConfig {
                 .refuse("max_headers", format!("found `{}`", self.max_headers))
                 .allowed(format!("1 to {}", router_common::limits::HEAD_FIELDS));
         }
-    }
-}
-
-/// The listener for operators (SPEC 13).
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct AdminConfig {
-    pub listen: ListenAddr,
-    pub access: AdminAccess,
-}
-
-impl Default for AdminConfig {
-    fn default() -> Self {
-        Self { listen: local(9901), access: AdminAccess::Open }
-    }
-}
-
-/// Who may use the admin listener: `open`, `off` (404), or `{ token: env:NAME }` (401/403 without it).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AdminAccess {
-    Open,
-    Off,
-    Token(SecretRef),
-}
-
-const ADMIN_ACCESS: &str = "`open`, `off`, or a map with a token: `{ token: env:ADMIN_TOKEN }`";
-
-impl<'de> Deserialize<'de> for AdminAccess {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Access;
-
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Guarded {
-            token: SecretRef,
-        }
-
-        impl<'de> Visitor<'de> for Access {
-            type Value = AdminAccess;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(ADMIN_ACCESS)
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<AdminAccess, E> {
-                match text {
-                    "open" => Ok(AdminAccess::Open),
-                    "off" => Ok(AdminAccess::Off),
-                    _ => Err(E::custom(format_args!("found `{text}`\nallowed: {ADMIN_ACCESS}"))),
-                }
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<AdminAccess, A::Error> {
-                Guarded::deserialize(de::value::MapAccessDeserializer::new(map))
-                    .map(|guarded| AdminAccess::Token(guarded.token))
-            }
-        }
-
-        deserializer.deserialize_any(Access)
-    }
-}
-
-impl JsonSchema for AdminAccess {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "AdminAccess".into()
-    }
-
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        let token = generator.subschema_for::<SecretRef>();
-        schemars::json_schema!({
-            "description": ADMIN_ACCESS,
-            "anyOf": [
-                { "enum": ["open", "off"] },
-                {
-                    "type": "object",
-                    "properties": { "token": token },
-                    "required": ["token"],
-                    "additionalProperties": false
-                }
-            ]
-        })
     }
 }
 

@@ -16,7 +16,7 @@ pub use self::listen::{IpRange, ListenAddr};
 pub use self::secret::{ResolvedSecrets, Secret, SecretError, SecretRef, SharedSecrets};
 pub use self::size::ByteSize;
 pub use self::url::GatewayUrl;
-pub(crate) use self::url::without_password;
+pub(crate) use self::url::{password, without_password};
 
 /// Why a scalar was refused.
 ///

@@ -3,6 +3,7 @@
 //! Which keys there are, and what they mean, is not known here.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use figment::value::{Dict, Empty, Map, Tag, Value};
 use figment::{Figment, Metadata, Profile, Provider};
@@ -14,8 +15,7 @@ use crate::error::{ConfigError, Diagnostic, Excerpt, Origin, Place, nearest};
 use crate::scalar::without_password;
 use crate::validate::{KeyPath, Refusal, Step};
 
-/// All layers, merged.
-#[derive(Debug)]
+/// All layers, merged. `Debug` shows nothing of them: they may hold literal secrets.
 pub(super) struct Layers {
     figment: Figment,
     merged: Value,
@@ -25,14 +25,12 @@ pub(super) struct Layers {
     marks: HashMap<KeyPath, Mark>,
 }
 
-#[derive(Debug)]
 enum Input {
     Variable { name: String, value: String },
     Argument { key: String, value: String },
 }
 
 /// The file as diagnostics may show it.
-#[derive(Debug)]
 struct Shown {
     name: String,
     lines: Vec<String>,
@@ -50,7 +48,8 @@ struct Mark {
 enum Kind {
     Scalar,
     Nothing,
-    Collection,
+    List,
+    Map,
 }
 
 /// One layer as figment sees it.
@@ -144,7 +143,8 @@ impl Layers {
         let kind = match &node.value {
             yaml::Value::Scalar(_) => Kind::Scalar,
             yaml::Value::Null | yaml::Value::Nothing => Kind::Nothing,
-            yaml::Value::List(_) | yaml::Value::Map(_) => Kind::Collection,
+            yaml::Value::List(_) => Kind::List,
+            yaml::Value::Map(_) => Kind::Map,
         };
         self.marks.insert(at.clone(), Mark { key, value: node.span, kind });
         match &node.value {
@@ -288,7 +288,7 @@ impl Layers {
         let input = self.figment.get_metadata(value.tag()).and_then(|metadata| metadata.name.parse::<usize>().ok());
         let in_file = self.marks.get(path).filter(|mark| match value {
             // A section of several layers is shown where the file has it.
-            Value::Dict(..) => mark.kind != Kind::Scalar,
+            Value::Dict(..) => matches!(mark.kind, Kind::Map | Kind::Nothing),
             _ => input == Some(FILE),
         });
         match (in_file, input, &self.file) {
@@ -303,6 +303,12 @@ impl Layers {
             (_, _, Some(file)) if path.steps().is_empty() => Some(Place::file(file.name.clone())),
             _ => None,
         }
+    }
+}
+
+impl fmt::Debug for Layers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Layers").field("inputs", &self.inputs.len()).finish_non_exhaustive()
     }
 }
 

@@ -300,6 +300,9 @@ impl<'de> Deserializer<'de> for At<'de> {
                     false => refused.help(format!("for a list of one, write `[{text}]`")),
                 })
             }
+            Value::Dict(_, dict) if dict.keys().any(|key| key.parse::<usize>().is_ok()) => Err(self
+                .refuse("a list, such as `[a, b]`")
+                .help("a list is given as a whole: its items cannot be set one by one")),
             _ => self.deserialize_any(visitor),
         }
     }

@@ -10,7 +10,8 @@ use serde_saphyr::{DuplicateKeyPolicy, Location, Spanned};
 
 use crate::error::{ConfigError, Diagnostic, Excerpt, Place};
 use crate::load::Text;
-use crate::scalar::without_password;
+use crate::scalar::password;
+use crate::validate::{KeyPath, Step};
 
 /// Deepest nesting; the deepest key of either file lies seven levels down.
 const DEPTH: usize = 32;
@@ -18,13 +19,11 @@ const NODES: usize = 100_000;
 const ALIASES: usize = 1_000;
 
 /// A value with its place.
-#[derive(Debug)]
 pub(super) struct Node {
     pub(super) value: Value,
     pub(super) span: Span,
 }
 
-#[derive(Debug)]
 pub(super) enum Value {
     /// `null` or `~`, written out.
     Null,
@@ -46,12 +45,15 @@ pub(super) struct Span {
 /// Reads one document.
 pub(super) fn parse(file: &Text) -> Result<Node, ConfigError> {
     let text = file.text.strip_prefix('\u{feff}').unwrap_or(&file.text);
-    let raw: Spanned<Raw> =
-        serde_saphyr::from_str_with_options(text, options()).map_err(|error| refuse(file, &error))?;
+    read(text, DuplicateKeyPolicy::Error).map_err(|error| refuse(file, text, &error))
+}
+
+fn read(text: &str, duplicate_keys: DuplicateKeyPolicy) -> Result<Node, serde_saphyr::Error> {
+    let raw: Spanned<Raw> = serde_saphyr::from_str_with_options(text, options(duplicate_keys))?;
     Ok(node(raw, text))
 }
 
-fn options() -> serde_saphyr::Options {
+fn options(duplicate_keys: DuplicateKeyPolicy) -> serde_saphyr::Options {
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: DEPTH,
@@ -66,7 +68,7 @@ fn options() -> serde_saphyr::Options {
             max_total_replayed_events: NODES,
             max_replay_stack_depth: DEPTH,
         },
-        duplicate_keys: DuplicateKeyPolicy::Error,
+        duplicate_keys: duplicate_keys,
         // Only `true` and `false`: `off` is a word of ours.
         strict_booleans: true,
         non_finite_float_policy: serde_saphyr::NonFiniteFloatPolicy::AsString,
@@ -188,7 +190,7 @@ impl<'de> Deserialize<'de> for Raw {
 }
 
 /// The diagnostic of what the parser refused.
-fn refuse(file: &Text, error: &serde_saphyr::Error) -> ConfigError {
+fn refuse(file: &Text, text: &str, error: &serde_saphyr::Error) -> ConfigError {
     let error = match error.without_snippet() {
         serde_saphyr::Error::AliasError { error, .. } => error,
         error => error,
@@ -199,8 +201,8 @@ fn refuse(file: &Text, error: &serde_saphyr::Error) -> ConfigError {
     };
     let said = message(error);
     let (summary, key, found) = match error {
-        serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
-            (format!("the key `{key}` stands twice in one map"), Some(key.clone()), "found it again here".to_owned())
+        serde_saphyr::Error::DuplicateMappingKey { key: Some(key), location } => {
+            return duplicate(text, key, span(*location), place);
         }
         serde_saphyr::Error::MultipleDocuments { .. } => {
             ("the file holds more than one document".to_owned(), None, "found a second one".to_owned())
@@ -216,6 +218,53 @@ fn refuse(file: &Text, error: &serde_saphyr::Error) -> ConfigError {
         false => Vec::new(),
     };
     Diagnostic { summary, key, place: Some(place), found, allowed: None, help }.into()
+}
+
+/// The second of two equal keys: which key that is, and where the first stands, two further readings tell.
+fn duplicate(text: &str, key: &str, second: Span, place: Place) -> ConfigError {
+    let last = read(text, DuplicateKeyPolicy::LastWins).ok();
+    let path = last.and_then(|root| path_of(&root, &KeyPath::default(), second));
+    let first = path.as_ref().and_then(|path| {
+        let root = read(text, DuplicateKeyPolicy::FirstWins).ok()?;
+        key_span(&root, path.steps())
+    });
+    let key = path.map_or_else(|| key.to_owned(), |path| path.to_string());
+    Diagnostic {
+        summary: format!("the key `{key}` stands twice"),
+        key: Some(key),
+        place: Some(place),
+        found: "found it again here".to_owned(),
+        allowed: None,
+        help: first
+            .map(|first| format!("it stands first in line {}, column {}", first.line, first.column))
+            .into_iter()
+            .collect(),
+    }
+    .into()
+}
+
+/// The way to the key that stands at `span`.
+fn path_of(node: &Node, at: &KeyPath, span: Span) -> Option<KeyPath> {
+    match &node.value {
+        Value::Map(entries) => entries.iter().find_map(|(key, place, value)| {
+            let at = at.key(key);
+            if (place.line, place.column) == (span.line, span.column) { Some(at) } else { path_of(value, &at, span) }
+        }),
+        Value::List(items) => items.iter().enumerate().find_map(|(index, item)| path_of(item, &at.index(index), span)),
+        Value::Null | Value::Nothing | Value::Scalar(_) => None,
+    }
+}
+
+fn key_span(node: &Node, path: &[Step]) -> Option<Span> {
+    let (step, below) = path.split_first()?;
+    match (&node.value, step) {
+        (Value::Map(entries), Step::Key(wanted)) => {
+            let (_, span, value) = entries.iter().find(|(key, ..)| key == wanted)?;
+            if below.is_empty() { Some(*span) } else { key_span(value, below) }
+        }
+        (Value::List(items), Step::Index(index)) => key_span(items.get(*index)?, below),
+        _ => None,
+    }
 }
 
 /// What the parser says of too deep brackets; it has no variant for it.
@@ -271,7 +320,7 @@ pub(super) fn mask(text: &str, secrets: &[Span]) -> Vec<String> {
             }
         }
     }
-    lines.into_iter().map(|line| mask_url(&line.into_iter().collect::<String>())).collect()
+    lines.into_iter().map(|line| mask_comment(&mask_url(&line.into_iter().collect::<String>()))).collect()
 }
 
 /// As [`mask`], for one line of a file that could not be read: by the look of it.
@@ -289,8 +338,23 @@ pub(super) fn mask_line(line: &str) -> String {
     mask_url(&shown)
 }
 
+/// A secret that was commented out is still one.
+fn mask_comment(line: &str) -> String {
+    match line.find('#') {
+        Some(at) => format!("{}{}", &line[..at], mask_line(&line[at..])),
+        None => line.to_owned(),
+    }
+}
+
 fn mask_url(line: &str) -> String {
-    line.split_inclusive([' ', '"', '\'', ',']).map(without_password).collect()
+    let masked = |word: &str| match password(word) {
+        Some(range) => {
+            let stars = "*".repeat(word[range.clone()].chars().count());
+            format!("{}{stars}{}", &word[..range.start], &word[range.end..])
+        }
+        None => word.to_owned(),
+    };
+    line.split_inclusive([' ', '"', '\'', ',']).map(masked).collect()
 }
 
 const SENSITIVE: [&str; 3] = ["secret", "token", "password"];

@@ -3,6 +3,7 @@
 //! The scheme names a transport. Which schemes there are is known to the SDK's builder, not here.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 use super::{ScalarError, text_scalar};
@@ -118,13 +119,19 @@ fn check_host_port(rest: &str, default_port: u16) -> Result<(), String> {
 
 /// The URL with `:password@` shown as `:***@`.
 pub(crate) fn without_password(url: &str) -> String {
-    let start = url.find("://").map_or(0, |at| at + "://".len());
-    let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |at| start + at);
-    let Some(at) = url[start..end].rfind('@').map(|at| start + at) else { return url.to_owned() };
-    match url[start..at].find(':') {
-        Some(colon) => format!("{}:***{}", &url[..start + colon], &url[at..]),
+    match password(url) {
+        Some(range) => format!("{}***{}", &url[..range.start], &url[range.end..]),
         None => url.to_owned(),
     }
+}
+
+/// Where in a URL its password stands.
+pub(crate) fn password(url: &str) -> Option<Range<usize>> {
+    let start = url.find("://").map_or(0, |at| at + "://".len());
+    let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |at| start + at);
+    let at = start + url[start..end].rfind('@')?;
+    let colon = start + url[start..at].find(':')?;
+    Some(colon + 1..at)
 }
 
 impl fmt::Display for GatewayUrl {
