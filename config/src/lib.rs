@@ -8,6 +8,7 @@
 //! settings type, and the composition root gives them to [`router::RouterConfig`]. It watches no file and opens no
 //! listener.
 
+mod claims;
 mod error;
 pub mod listener;
 mod load;

@@ -9,9 +9,9 @@ use router_common::limits;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::claims;
 use crate::router::{ShutdownConfig, distinct_endpoints, positive};
 use crate::scalar::{ByteSize, GatewayUrl, HumanDuration, MethodName, SecretRef};
-use crate::schema;
 use crate::validate::{Checks, Validate};
 
 /// All of `microservice.yaml`. An empty file is a valid one, of a service that is told its gateways in code.
@@ -127,7 +127,7 @@ pub struct EndpointOverride {
     /// Which bodies are streams, without an end to wait for.
     pub streaming: Option<Streaming>,
     /// Replaces the claims that a caller must hold; empty: none.
-    #[schemars(with = "Option<Vec<schema::ClaimRequirement>>")]
+    #[schemars(with = "Option<Vec<claims::ClaimRequirement>>")]
     pub requiring_claims: Option<Vec<ClaimRequirement>>,
     /// Body of one request; then 413.
     pub max_request_bytes: Option<ByteSize>,

@@ -16,8 +16,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use self::admin::{AdminAccess, AdminConfig};
+use crate::claims;
 use crate::scalar::{ByteSize, HeaderKey, HumanDuration, IpRange, ListenAddr, MethodName};
-use crate::schema;
 use crate::validate::{Checks, Validate};
 
 /// All of `router.yaml`. `T` is the type of the `transports` section. An empty file is a valid one.
@@ -370,7 +370,7 @@ pub struct EndpointPolicy {
     /// Time to answer.
     pub timeout: Option<HumanDuration>,
     /// Replaces the claims that a caller must hold; empty: none.
-    #[schemars(with = "Option<Vec<schema::ClaimRequirement>>")]
+    #[schemars(with = "Option<Vec<claims::ClaimRequirement>>")]
     pub requiring_claims: Option<Vec<ClaimRequirement>>,
     /// Whether the gateway may send a request again when its outcome is unknown.
     pub idempotent: Option<bool>,

@@ -22,18 +22,6 @@ fn schema_for<T: JsonSchema>() -> serde_json::Value {
     SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>().to_value()
 }
 
-/// How [`router_common::endpoint::ClaimRequirement`] looks in a schema; that crate knows no schemas.
-#[derive(JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ClaimRequirement {
-    /// The claim's type, such as `scope`.
-    #[serde(rename = "type")]
-    _type: String,
-    /// Values of which the caller must hold one; absent or empty: any value will do.
-    #[serde(rename = "any_of", default)]
-    _any_of: Vec<String>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
