@@ -1,1 +1,6 @@
 //! Scenarios over the whole road, on every transport.
+
+/// The snippets of the documents, compiled as doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}
