@@ -171,6 +171,12 @@ impl Session {
         matches!(self.state, State::Established)
     }
 
+    /// Whether CLOSE was sent or received, or the link ended.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        matches!(self.state, State::Closing(_) | State::Closed(_))
+    }
+
     /// Whether the peer asked to open no more streams here.
     #[must_use]
     pub const fn is_peer_draining(&self) -> bool {
@@ -326,6 +332,11 @@ impl Session {
         self.end(Closed { by: ClosedBy::Local, code, text }, None);
     }
 
+    /// The next event alone, for a driver whose link takes no more frames now.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
     /// What to do next. Call until it says [`Output::Idle`] or [`Output::Closed`].
     pub fn poll(&mut self) -> Output {
         if let Some(event) = self.events.pop_front() {
@@ -344,14 +355,20 @@ impl Session {
                 Output::Closed(closed)
             }
             State::Closed(closed) => Output::Closed(closed.clone()),
-            State::Handshake(_) | State::Established => Output::Idle { wake_at: Some(self.wake_at()) },
+            State::Handshake(_) | State::Established => Output::Idle { wake_at: self.wake_at() },
         }
     }
 
-    fn wake_at(&self) -> Instant {
-        let Some(liveness) = &self.liveness else { return self.handshake_ends };
+    /// When [`handle_timeout`](Self::handle_timeout) is due at the latest: what [`Output::Idle`] says, at any time.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Instant> {
+        match &self.state {
+            State::Closing(_) | State::Closed(_) => return None,
+            State::Handshake(_) | State::Established => {}
+        }
+        let Some(liveness) = &self.liveness else { return Some(self.handshake_ends) };
         let overload = self.overloaded_since.map(|since| since + limits::OVERLOAD_TIMEOUT);
-        [self.drain.overdue_at(), overload].into_iter().flatten().fold(liveness.wake_at(), Instant::min)
+        Some([self.drain.overdue_at(), overload].into_iter().flatten().fold(liveness.wake_at(), Instant::min))
     }
 
     fn next_frame(&mut self) -> Option<Frame> {

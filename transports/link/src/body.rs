@@ -5,11 +5,16 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use router_common::frame::Reason;
+use router_common::session::{StreamFailure, StreamKey};
+
+use crate::incoming::Incoming;
+use crate::shared::{Begun, Shared};
 
 type Boxed = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send>>;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -26,6 +31,7 @@ enum Inner {
     #[default]
     Empty,
     Full(Bytes),
+    Incoming(Incoming),
     Boxed(Boxed),
 }
 
@@ -59,14 +65,33 @@ impl Body {
         match &self.0 {
             Inner::Empty => Some(Bytes::new()),
             Inner::Full(bytes) => Some(bytes.clone()),
-            Inner::Boxed(_) => None,
+            Inner::Incoming(_) | Inner::Boxed(_) => None,
         }
     }
 
     /// What the peer is told if this body is dropped before its end; `client_disconnected` unless set. Only a body that
     /// came from a link has anyone to tell.
     pub fn set_cancel_reason(&mut self, reason: Reason) {
-        let _ = reason;
+        if let Inner::Incoming(incoming) = &mut self.0 {
+            incoming.set_cancel_reason(reason);
+        }
+    }
+
+    /// A body that arrives on a stream. With `owner`, a reason, it is the stream's last user on this side: its end or
+    /// its drop releases the stream; whoever got it whole has released the stream already.
+    pub(crate) fn incoming(
+        shared: &Arc<Shared>,
+        key: StreamKey,
+        begun: Begun,
+        length: Option<u64>,
+        owner: Option<Reason>,
+    ) -> Self {
+        match begun {
+            Begun::Whole(bytes) => bytes.into(),
+            Begun::Partial(first, then) => {
+                Self(Inner::Incoming(Incoming::new(Arc::clone(shared), key, first, then, length, owner)))
+            }
+        }
     }
 }
 
@@ -82,6 +107,7 @@ impl http_body::Body for Body {
                 self.0 = Inner::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
+            Inner::Incoming(incoming) => incoming.poll_frame(cx),
             Inner::Boxed(body) => body.as_mut().poll_frame(cx),
         }
     }
@@ -90,6 +116,7 @@ impl http_body::Body for Body {
         match &self.0 {
             Inner::Empty => true,
             Inner::Full(_) => false,
+            Inner::Incoming(incoming) => incoming.is_ended(),
             Inner::Boxed(body) => body.is_end_stream(),
         }
     }
@@ -98,6 +125,7 @@ impl http_body::Body for Body {
         match &self.0 {
             Inner::Empty => SizeHint::with_exact(0),
             Inner::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Inner::Incoming(incoming) => incoming.size_hint(),
             Inner::Boxed(body) => body.size_hint(),
         }
     }
@@ -144,6 +172,7 @@ impl fmt::Debug for Body {
         match &self.0 {
             Inner::Empty => f.write_str("Body(empty)"),
             Inner::Full(bytes) => write!(f, "Body({} bytes)", bytes.len()),
+            Inner::Incoming(_) => f.write_str("Body(from a link)"),
             Inner::Boxed(_) => f.write_str("Body(stream)"),
         }
     }
@@ -190,6 +219,9 @@ pub enum BodyError {
     /// The stream was closed on this side.
     #[error("the stream was closed on this side")]
     Closed,
+    /// The body's length is not what its head says.
+    #[error("the body does not have the length that its head says")]
+    Length,
     /// A trailer field that the protocol does not carry.
     #[error("trailers: {0}")]
     Trailers(#[from] router_common::head::HeadError),
@@ -220,6 +252,17 @@ impl BodyError {
         match self {
             Self::Cancelled { reason, .. } => *reason,
             _ => otherwise,
+        }
+    }
+}
+
+impl From<StreamFailure> for BodyError {
+    fn from(failure: StreamFailure) -> Self {
+        match failure {
+            StreamFailure::Cancelled { reason, text } => Self::Cancelled { reason, text },
+            StreamFailure::Unseen | StreamFailure::Lost => Self::Lost,
+            StreamFailure::Length => Self::Length,
+            _ => Self::Closed,
         }
     }
 }

@@ -3,12 +3,19 @@
 //! Both are request extensions, set by the link. Nothing here knows how they travel.
 
 use std::fmt;
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use http::uri::Authority;
 use router_common::endpoint::{Claim, EndpointId};
+use router_common::frame::Reason;
+use router_common::session::{Read, StreamFailure, StreamKey};
+
+use crate::shared::Shared;
 use router_common::head::Scheme;
 
 /// What the router knows of a request beside its HTTP parts (SPEC 4): an extension of each incoming request.
@@ -115,6 +122,63 @@ impl Default for Parameters {
 impl fmt::Debug for Parameters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.as_slice()).finish()
+    }
+}
+
+/// Whether anybody still waits for a request's answer: an extension of each incoming request, cheap to clone.
+///
+/// The default one belongs to no link and never fires.
+#[derive(Debug, Clone, Default)]
+pub struct Cancellation(Option<(Arc<Shared>, StreamKey)>);
+
+impl Cancellation {
+    pub(crate) const fn of(shared: Arc<Shared>, key: StreamKey) -> Self {
+        Self(Some((shared, key)))
+    }
+
+    /// Resolves when nobody waits for the answer any more: the opener cancelled, the link died, or the answer was given.
+    pub fn cancelled(&self) -> Cancelled {
+        Cancelled(self.clone())
+    }
+
+    /// Whether [`Cancellation::cancelled`] would resolve now.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.as_ref().is_some_and(|(shared, key)| shared.look(|state| state.session.send_capacity(*key).is_err()))
+    }
+
+    /// The reason the opener gave, if it cancelled.
+    #[must_use]
+    pub fn reason(&self) -> Option<Reason> {
+        let (shared, key) = self.0.as_ref()?;
+        shared.look(|state| {
+            state.session.send_capacity(*key).err()?;
+            // A cancelled stream has nothing left to read but its failure.
+            match state.session.read(*key) {
+                Read::Failed(StreamFailure::Cancelled { reason, .. }) => Some(reason),
+                _ => None,
+            }
+        })
+    }
+}
+
+/// A future that resolves when nobody waits for an answer any more. See [`Cancellation::cancelled`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct Cancelled(Cancellation);
+
+impl Future for Cancelled {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some((shared, key)) = &self.0.0 else { return Poll::Pending };
+        shared.look(|state| {
+            if state.session.send_capacity(*key).is_err() {
+                return Poll::Ready(());
+            }
+            state.watch(*key, cx);
+            Poll::Pending
+        })
     }
 }
 

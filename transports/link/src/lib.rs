@@ -7,19 +7,36 @@
 //! | to do this | use |
 //! |---|---|
 //! | carry frames over something new | [`Link`], [`Connector`], [`Listener`], and [`FramedLink`] for byte streams |
+//! | run one link | [`Driver`], with an [`Application`] that takes what the peer sends |
+//! | send a request over a link | [`Handle::call`], which gives an [`Exchange`] |
+//! | answer one | [`Responder`] |
 
+mod application;
 mod backoff;
 mod body;
 mod context;
+mod convert;
+mod driver;
 mod environment;
+mod exchange;
 mod framed;
+mod handle;
+mod incoming;
 mod link;
+mod pump;
+mod responder;
+mod shared;
 
+pub use application::{Application, ConnectionEvent, Refused};
 pub use backoff::Backoff;
 pub use body::{Body, BodyError};
-pub use context::{Parameters, RequestContext};
+pub use context::{Cancellation, Cancelled, Parameters, RequestContext};
+pub use driver::Driver;
 pub use environment::{Environment, SystemEnvironment};
+pub use exchange::{Call, CallError, Exchange, Whole};
 pub use framed::{ByteStream, FramedLink};
+pub use handle::Handle;
 pub use link::{
     BoxFuture, BoxLink, BoxListener, Capabilities, Connector, DetachedLink, Link, LinkError, Listener, PeerInfo,
 };
+pub use responder::{Respond, RespondError, Responder};

@@ -1,0 +1,88 @@
+//! HTTP messages to heads and back: the only file that knows both.
+//!
+//! It changes nothing on the way. Hop-by-hop fields are refused by the heads' encoding, so whoever sends has taken them
+//! out before.
+
+use std::time::Instant;
+
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode, Uri, request, response};
+use router_common::endpoint::Claim;
+use router_common::head::{Fields, HeadError, RequestHead, RequestParts, ResponseHead, Trailers};
+
+use crate::context::RequestContext;
+use crate::exchange::Call;
+
+/// A request's parts as a head. `call` says what HTTP does not.
+pub(crate) fn request_head(parts: &request::Parts, call: &Call, now: Instant) -> Result<RequestHead, HeadError> {
+    let uri = &parts.uri;
+    let authority = match uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
+    };
+    RequestHead::encode(&RequestParts {
+        endpoint: call.endpoint,
+        deadline: call.deadline.map(|deadline| deadline.saturating_duration_since(now)),
+        hops: call.hops,
+        method: parts.method.as_str(),
+        scheme: call.scheme,
+        authority,
+        target: uri.path_and_query().map_or("/", |target| target.as_str()),
+        parameters: call.parameters.as_slice(),
+        client: call.client,
+        headers: &parts.headers,
+        claims: call.claims.as_deref().unwrap_or_default(),
+        tunnel_protocol: call.tunnel.as_deref(),
+    })
+}
+
+/// A head as a request's parts, with its [`RequestContext`] among the extensions. `None`: HTTP's types cannot say it.
+pub(crate) fn request_parts(head: &RequestHead, now: Instant) -> Option<request::Parts> {
+    let mut request = http::Request::new(());
+    *request.method_mut() = Method::from_bytes(head.method().as_bytes()).ok()?;
+    *request.uri_mut() = Uri::from_maybe_shared(head.target_bytes()).ok()?;
+    *request.headers_mut() = header_map(head.headers())?;
+    let mut context = RequestContext::default();
+    context.endpoint = head.endpoint();
+    context.deadline = head.deadline().and_then(|left| now.checked_add(left));
+    context.hops = head.hops();
+    context.scheme = head.scheme();
+    context.authority = head.authority().parse().ok();
+    context.client = head.client();
+    context.parameters = head.parameters().collect();
+    context.tunnel = head.tunnel_protocol().map(Into::into);
+    let mut claims = head.claims().peekable();
+    if claims.peek().is_some() {
+        let claims = claims.map(|(kind, value)| Claim { kind: kind.to_owned(), value: value.to_owned() });
+        context = context.with_claims(claims);
+    }
+    request.extensions_mut().insert(context);
+    Some(request.into_parts().0)
+}
+
+/// A response's parts as a head.
+pub(crate) fn response_head(parts: &response::Parts) -> Result<ResponseHead, HeadError> {
+    ResponseHead::encode(parts.status.as_u16(), &parts.headers)
+}
+
+/// A head as a response's parts. `None`: HTTP's types cannot say it.
+pub(crate) fn response_parts(head: &ResponseHead) -> Option<response::Parts> {
+    let mut response = http::Response::new(());
+    *response.status_mut() = StatusCode::from_u16(head.status()).ok()?;
+    *response.headers_mut() = header_map(head.headers())?;
+    Some(response.into_parts().0)
+}
+
+/// Trailers as HTTP's fields. `None`: HTTP's types cannot say them.
+pub(crate) fn trailer_map(trailers: &Trailers) -> Option<HeaderMap> {
+    header_map(trailers.headers())
+}
+
+fn header_map(fields: Fields<'_>) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::try_with_capacity(fields.len()).ok()?;
+    for (name, value) in fields {
+        let name = HeaderName::from_bytes(&name).ok()?;
+        headers.try_append(name, HeaderValue::from_maybe_shared(value).ok()?).ok()?;
+    }
+    Some(headers)
+}

@@ -1,0 +1,199 @@
+//! Moving a body onto a stream: the first bytes with the head, the rest as credit allows.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::Body as _;
+use router_common::head::Trailers;
+use router_common::session::StreamKey;
+
+use crate::body::{Body, BodyError};
+use crate::shared::{Interest, Shared, State};
+
+/// First bytes that wait for each other, so that they leave with the head.
+pub(crate) const GATHER_BYTES: usize = 16 * 1024;
+
+/// The beginning of a body of ours.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered {
+    bytes: Collected,
+    /// What came and did not fit.
+    pub(crate) carry: Option<Bytes>,
+    pub(crate) trailers: Option<HeaderMap>,
+    pub(crate) ended: bool,
+}
+
+#[derive(Debug, Default)]
+enum Collected {
+    #[default]
+    Nothing,
+    One(Bytes),
+    Many(BytesMut),
+}
+
+/// How far gathering came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// The body has ended, or there is enough.
+    Enough,
+    /// The body has nothing more right now.
+    Waits,
+}
+
+impl Gathered {
+    /// Takes what the body has now.
+    pub(crate) fn poll(&mut self, body: &mut Body, cx: &mut Context<'_>) -> Result<Progress, BodyError> {
+        loop {
+            match Pin::new(&mut *body).poll_frame(cx) {
+                Poll::Pending => return Ok(Progress::Waits),
+                Poll::Ready(None) => {
+                    self.ended = true;
+                    return Ok(Progress::Enough);
+                }
+                Poll::Ready(Some(Err(error))) => return Err(error),
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(bytes) => {
+                        if !self.push(bytes) {
+                            return Ok(Progress::Enough);
+                        }
+                    }
+                    Err(other) => {
+                        if let Ok(trailers) = other.into_trailers() {
+                            self.trailers = Some(trailers);
+                            self.ended = true;
+                            return Ok(Progress::Enough);
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    /// Whether more may be taken.
+    fn push(&mut self, bytes: Bytes) -> bool {
+        match &mut self.bytes {
+            _ if bytes.is_empty() => {}
+            Collected::Nothing => self.bytes = Collected::One(bytes),
+            Collected::One(first) if first.len() + bytes.len() <= GATHER_BYTES => {
+                let mut many = BytesMut::with_capacity(GATHER_BYTES);
+                many.extend_from_slice(first);
+                many.extend_from_slice(&bytes);
+                self.bytes = Collected::Many(many);
+            }
+            Collected::Many(many) if many.len() + bytes.len() <= GATHER_BYTES => many.extend_from_slice(&bytes),
+            Collected::One(_) | Collected::Many(_) => {
+                self.carry = Some(bytes);
+                return false;
+            }
+        }
+        self.len() < GATHER_BYTES
+    }
+
+    fn len(&self) -> usize {
+        match &self.bytes {
+            Collected::Nothing => 0,
+            Collected::One(bytes) => bytes.len(),
+            Collected::Many(bytes) => bytes.len(),
+        }
+    }
+
+    /// Whether this is a whole message without trailers.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.ended && self.trailers.is_none()
+    }
+
+    pub(crate) fn take_bytes(&mut self) -> Bytes {
+        match std::mem::take(&mut self.bytes) {
+            Collected::Nothing => Bytes::new(),
+            Collected::One(bytes) => bytes,
+            Collected::Many(bytes) => bytes.freeze(),
+        }
+    }
+}
+
+/// The rest of a body on its way onto a stream whose head was sent.
+#[derive(Debug)]
+pub(crate) struct Pump {
+    shared: Arc<Shared>,
+    key: StreamKey,
+    body: Body,
+    carry: Option<Bytes>,
+}
+
+/// How pumping ended.
+#[derive(Debug)]
+pub(crate) enum Pumped {
+    /// All was handed over.
+    Finished,
+    /// The stream takes no more: it was cancelled, answered already, or lost.
+    StreamClosed,
+    /// The body failed. The stream still stands.
+    Failed(BodyError),
+}
+
+impl Pump {
+    pub(crate) fn new(shared: Arc<Shared>, key: StreamKey, body: Body, carry: Option<Bytes>) -> Self {
+        Self { shared, key, body, carry }
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Pumped> {
+        // Waits for room and for the stream's end alike, before the body is asked: an end must be noticed even while
+        // the body has nothing.
+        let mut room = self.shared.look(|state| room(state, self.key, cx));
+        if let Some(bytes) = self.carry.take() {
+            room = self.shared.act(|state| send(state, self.key, bytes, cx));
+        }
+        loop {
+            match room {
+                None => return Poll::Ready(Pumped::StreamClosed),
+                Some(0) => return Poll::Pending,
+                Some(_) => {}
+            }
+            let trailers = match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Pumped::Failed(error)),
+                Poll::Ready(None) => None,
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(bytes) => {
+                        room = self.shared.act(|state| send(state, self.key, bytes, cx));
+                        continue;
+                    }
+                    Err(other) => match other.into_trailers() {
+                        Ok(trailers) => Some(trailers),
+                        Err(_) => continue,
+                    },
+                },
+            };
+            return Poll::Ready(finish(&self.shared, self.key, trailers.as_ref()));
+        }
+    }
+}
+
+/// Ends the sending direction, with trailers if there are any.
+pub(crate) fn finish(shared: &Shared, key: StreamKey, trailers: Option<&HeaderMap>) -> Pumped {
+    let trailers = match trailers.map(Trailers::encode).transpose() {
+        Ok(trailers) => trailers,
+        Err(error) => return Pumped::Failed(error.into()),
+    };
+    match shared.act(|state| state.session.finish(key, trailers)) {
+        Ok(()) => Pumped::Finished,
+        Err(_) => Pumped::StreamClosed,
+    }
+}
+
+/// Bytes the stream takes now; `None`: it takes none any more.
+fn room(state: &mut State, key: StreamKey, cx: &Context<'_>) -> Option<usize> {
+    let room = state.session.send_capacity(key).ok()?;
+    state.wait(key, Interest::Write, cx);
+    Some(room)
+}
+
+fn send(state: &mut State, key: StreamKey, bytes: Bytes, cx: &Context<'_>) -> Option<usize> {
+    if !bytes.is_empty() {
+        state.session.send_data(key, bytes).ok()?;
+    }
+    room(state, key, cx)
+}
