@@ -185,7 +185,7 @@ impl World {
             10..=12 => self.work_on_calls(),
             13..=16 => self.work_on_handlings(),
             17 => {
-                let mut random = Random::new(self.random.next());
+                let mut random = Random::new(self.random.number());
                 self.pair.reorder(end, &mut random);
             }
             18 if self.random.chance(10) => self.change_lease(),
