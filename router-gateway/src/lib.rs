@@ -1,1 +1,3 @@
 //! The HTTP router gateway: a library and a binary.
+
+pub mod routing;

@@ -1,0 +1,412 @@
+//! The routing decision: one function of a snapshot and the facts of one request (SPEC 5).
+//!
+//! [`decide_traced`] changes nothing and reads no clock; whoever wants to know why an instance was chosen runs the same
+//! function with a [`Trace`] that listens. [`decide`] is that function plus the turn that moves on. Neither takes a
+//! lock, and neither allocates for up to [`INLINE_CANDIDATES`] instances of the selected version.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use http::Method;
+use router_common::endpoint::{Claim, ClaimRequirement};
+use router_common::identity::Version;
+use router_common::path::{Parameters, PathError, RequestPath};
+use router_common::problem::{Problem, ProblemCode};
+
+use super::instance::{Candidate, ChosenLink, Health, InstanceKey, InstanceState, LinkState};
+use super::strategy::{Seen, Survivors};
+use super::table::{Matched, NoMatch, RouteEndpoint, RouteTable, Selected, VersionLive};
+
+/// Instances of one version that are weighed without an allocation.
+pub const INLINE_CANDIDATES: usize = 32;
+/// What clients are told to wait after an outage: about the time a service takes to come back.
+pub const OUTAGE_RETRY_AFTER: Duration = Duration::from_secs(5);
+/// What clients are told to wait while all instances are busy or not yet ready.
+pub const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// All that a decision may depend on, besides the snapshot.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestFacts<'a> {
+    pub method: &'a Method,
+    pub path: &'a RequestPath<'a>,
+    /// The value of the version header, if there is one; an unreadable one is to be given as an empty text.
+    pub version_header: Option<&'a str>,
+    /// What the caller proved to hold; `None`: the caller proved nothing. While no authentication is configured that is
+    /// everyone, so that endpoints that require claims stay closed (SPEC 9).
+    pub claims: Option<&'a [Claim]>,
+    /// The worker that asks: links of its own are preferred.
+    pub worker: usize,
+    /// Instances this request has already tried in vain.
+    pub excluded: &'a [InstanceKey],
+    /// For the strategies that draw.
+    pub random: u64,
+    pub now: Instant,
+}
+
+/// Where a request goes. Borrowed from the snapshot: clone what must outlive it.
+#[derive(Debug)]
+pub struct Decision<'t, H> {
+    pub instance: &'t Arc<InstanceState>,
+    pub link: &'t Arc<LinkState<H>>,
+    /// The endpoint as that instance registered it, with the gateway's overrides.
+    pub endpoint: &'t Arc<RouteEndpoint>,
+    /// Where the path parameters stand in the raw path, in the template's order.
+    pub parameters: Parameters,
+    /// The client sent HEAD, and the endpoint is the GET one: the body is left out.
+    pub head_from_get: bool,
+}
+
+/// What to answer instead of sending the request anywhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rejection {
+    /// 204 with this `Allow`: OPTIONS for a path that exists, and that no service answers itself (SPEC 2).
+    Options { allow: String },
+    /// `no_capacity` is also the sign to wait for a lease (SPEC 5).
+    Problem(Problem),
+}
+
+impl From<Problem> for Rejection {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+impl From<NoMatch> for Rejection {
+    fn from(no_match: NoMatch) -> Self {
+        match no_match {
+            NoMatch::NotFound => Problem::new(ProblemCode::RouteNotFound).into(),
+            NoMatch::EncodedSlash => Problem::from(PathError::EncodedSlash).into(),
+            NoMatch::MethodNotAllowed { allow } => Problem::new(ProblemCode::MethodNotAllowed).allow(allow).into(),
+            NoMatch::Options { allow } => Self::Options { allow },
+        }
+    }
+}
+
+/// The steps in which instances fall, in their order (SPEC 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// (4) connected, not draining, with lease.
+    Available,
+    /// (5)
+    Health,
+    /// (6)
+    Region,
+    /// (7) `lowest_ping`
+    RoundTrip,
+    /// (8) `lowest_ping`
+    InFlight,
+    /// (8) `lowest_ping`
+    HeartbeatsMissed,
+    /// (8) `lowest_ping`, `round_robin`
+    Turn,
+    /// `least_loaded`
+    Load,
+    /// `random`
+    Chance,
+}
+
+/// Why an instance fell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Why {
+    /// It has not registered this endpoint, though others of its version have.
+    WithoutEndpoint,
+    /// This request has already tried it.
+    Tried,
+    /// Its first heartbeat is not yet acknowledged.
+    NotYetRoutable,
+    Draining,
+    /// All its leased requests are in flight.
+    LeasedOut,
+    Unhealthy,
+    /// Nothing is known of its health.
+    HealthUnknown,
+    /// Degraded, and others are healthy.
+    Degraded,
+    /// In a region that is farther away.
+    Farther,
+    Slower,
+    Busier,
+    MissedMore,
+    NotItsTurn,
+    NotDrawn,
+}
+
+/// Listens to a decision. What is not listened to costs nothing.
+pub trait Trace {
+    /// Whether all candidates are to be looked at, even those that cannot win any more.
+    const COMPLETE: bool;
+
+    /// The version in question, and how many instances of it are live.
+    fn version(&mut self, version: &Version, candidates: usize);
+    /// A candidate, by its place in the version's canonical order, is out.
+    fn fell(&mut self, step: Step, place: usize, why: Why);
+    /// How many are left after a step.
+    fn survived(&mut self, step: Step, count: usize);
+}
+
+/// Nobody listens: the ordinary case.
+#[derive(Debug, Clone, Copy)]
+pub struct Untraced;
+
+impl Trace for Untraced {
+    const COMPLETE: bool = false;
+
+    fn version(&mut self, _: &Version, _: usize) {}
+    fn fell(&mut self, _: Step, _: usize, _: Why) {}
+    fn survived(&mut self, _: Step, _: usize) {}
+}
+
+/// Decides one request, and moves the turns on.
+///
+/// # Errors
+///
+/// [`Rejection`]: what to answer instead.
+pub fn decide<'t, H>(table: &'t RouteTable<H>, facts: &RequestFacts<'_>) -> Result<Decision<'t, H>, Rejection> {
+    let outcome = decide_traced(table, facts, &mut Untraced)?;
+    if let Some(turn) = outcome.next_turn {
+        outcome.selected.route.turn.store(turn, Ordering::Relaxed);
+    }
+    if let Some(turn) = outcome.link.next_turn {
+        outcome.candidate.instance.set_link_turn(turn);
+    }
+    Ok(Decision {
+        instance: &outcome.candidate.instance,
+        link: outcome.link.link,
+        endpoint: outcome.endpoint,
+        parameters: outcome.selected.parameters,
+        head_from_get: outcome.selected.head_from_get,
+    })
+}
+
+/// A decision that has not happened yet.
+#[derive(Debug)]
+pub struct Outcome<'t, H> {
+    pub selected: Selected<'t, H>,
+    pub candidate: &'t Candidate<H>,
+    pub endpoint: &'t Arc<RouteEndpoint>,
+    link: ChosenLink<'t, H>,
+    next_turn: Option<u32>,
+}
+
+/// The decision itself, without any effect.
+///
+/// # Errors
+///
+/// As [`decide`].
+pub fn decide_traced<'t, H, T: Trace>(
+    table: &'t RouteTable<H>,
+    facts: &RequestFacts<'_>,
+    trace: &mut T,
+) -> Result<Outcome<'t, H>, Rejection> {
+    // (1) match method and path
+    let matched = match table.matched(facts.method, facts.path) {
+        Ok(matched) => matched,
+        Err(no_match) => return Err(unmatched(table, facts, no_match)),
+    };
+    // (2) select the version, and match again in its endpoints
+    let version = select_version(table, &matched, facts)?;
+    let Some(selected) = table.select(&matched, version, facts.method, facts.path) else {
+        let wanted = matched.service.versions.get(version).map(|live| &live.version);
+        let detail = "this version of the service has no such endpoint";
+        return Err(match wanted {
+            Some(wanted) => unselected(table, facts, &matched, wanted, detail),
+            None => version_not_found(&matched, detail),
+        });
+    };
+    trace.version(&selected.version.version, selected.version.candidates.len());
+    // (3) authorize
+    authorize(&selected.route.requiring_claims, facts.claims)?;
+    // (4) to (8) choose an instance
+    let mut inline = [Seen::default(); INLINE_CANDIDATES];
+    let mut large = Vec::new();
+    let candidates = &selected.version.candidates;
+    let buffer = match inline.get_mut(..candidates.len()) {
+        Some(buffer) => buffer,
+        None => {
+            large.resize(candidates.len(), Seen::default());
+            &mut large[..]
+        }
+    };
+    let survivors = available(&selected, facts, buffer, trace)?;
+    let survivors = nearest(survivors, trace);
+    let turn = selected.route.turn.load(Ordering::Relaxed);
+    let choice = table.strategy().choose(survivors, turn, facts.random, trace);
+    let chosen = choice.and_then(|choice| {
+        let candidate = candidates.get(choice.place)?;
+        let endpoint = selected.route.endpoints.get(candidate.set)?.as_ref()?;
+        Some((candidate, endpoint, candidate.link(facts.worker)?, choice.next_turn))
+    });
+    // A link may begin to drain between two looks at it.
+    let Some((candidate, endpoint, link, next_turn)) = chosen else { return Err(no_instance().into()) };
+    Ok(Outcome { selected, candidate, endpoint, link, next_turn })
+}
+
+/// Step 1 without a match: "does not exist", or "not so", unless an outage explains it.
+#[cold]
+fn unmatched<H>(table: &RouteTable<H>, facts: &RequestFacts<'_>, no_match: NoMatch) -> Rejection {
+    if matches!(no_match, NoMatch::NotFound | NoMatch::MethodNotAllowed { .. }) {
+        // A malformed version names none: no service was found that could have it.
+        let version = facts.version_header.and_then(|text| text.parse().ok());
+        if table.tombstones().explains(facts.method, facts.path, version.as_ref(), facts.now) {
+            return no_instance().into();
+        }
+    }
+    no_match.into()
+}
+
+/// Step 2 without an endpoint: "not in this version", unless an outage explains it.
+#[cold]
+fn unselected<H>(
+    table: &RouteTable<H>,
+    facts: &RequestFacts<'_>,
+    matched: &Matched<'_, H>,
+    version: &Version,
+    detail: &'static str,
+) -> Rejection {
+    if table.tombstones().explains(facts.method, facts.path, Some(version), facts.now) {
+        return no_instance().into();
+    }
+    version_not_found(matched, detail)
+}
+
+/// Step 2: the version that is asked for, or the service's default; its place in the service.
+fn select_version<H>(
+    table: &RouteTable<H>,
+    matched: &Matched<'_, H>,
+    facts: &RequestFacts<'_>,
+) -> Result<usize, Rejection> {
+    let service = matched.service;
+    if let Some(text) = facts.version_header {
+        let version = parse_version(text)?;
+        return service
+            .find_version(&version)
+            .ok_or_else(|| unselected(table, facts, matched, &version, "this version of the service is not live"));
+    }
+    if let Some(version) = &service.configured_default {
+        // Never another version in its place (SPEC 5).
+        return service.find_version(version).ok_or_else(|| {
+            let detail = "the service's default version is not live";
+            Problem::new(ProblemCode::NoInstance).detail(detail).retry_after(OUTAGE_RETRY_AFTER).into()
+        });
+    }
+    service.default_version(facts.now).ok_or_else(|| {
+        version_not_found(matched, "only pre-release versions are live: name one with the version header")
+    })
+}
+
+fn parse_version(text: &str) -> Result<Version, Problem> {
+    text.parse().map_err(|error: router_common::identity::NameError| {
+        Problem::new(ProblemCode::InvalidVersion).detail(error.to_string())
+    })
+}
+
+/// Step 3: all requirements must hold (SPEC 9).
+fn authorize(required: &[ClaimRequirement], held: Option<&[Claim]>) -> Result<(), Problem> {
+    if required.is_empty() {
+        return Ok(());
+    }
+    let Some(held) = held else { return Err(Problem::new(ProblemCode::Unauthenticated)) };
+    let holds = |requirement: &&ClaimRequirement| {
+        let of_kind = |claim: &&Claim| claim.kind == requirement.kind;
+        let values = &requirement.any_of;
+        held.iter().filter(of_kind).any(|claim| values.is_empty() || values.contains(&claim.value))
+    };
+    let missing: Vec<&str> = required
+        .iter()
+        .filter(|requirement| !holds(requirement))
+        .map(|requirement| requirement.kind.as_str())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    // The kinds only: what the caller holds is nobody's business, what would do is told to those who may.
+    Err(Problem::new(ProblemCode::Forbidden).detail(format!("missing claim: {}", missing.join(", "))))
+}
+
+/// Step 4, and of step 5 what never serves: reads each instance's figures, once.
+fn available<'s, H, T: Trace>(
+    selected: &Selected<'_, H>,
+    facts: &RequestFacts<'_>,
+    buffer: &'s mut [Seen],
+    trace: &mut T,
+) -> Result<Survivors<'s>, Problem> {
+    let VersionLive { candidates, .. } = selected.version;
+    let mut len = 0;
+    let mut healthy_tier = None;
+    let mut leased_out = false;
+    for (place, candidate) in candidates.iter().enumerate() {
+        // They stand by tier: behind a healthy one of a nearer tier, none can win.
+        if !T::COMPLETE && healthy_tier.is_some_and(|tier| tier < candidate.tier) {
+            break;
+        }
+        let state = &*candidate.instance;
+        let health = state.health();
+        let in_flight = state.lease().in_flight();
+        let unfit = if !selected.route.endpoints.get(candidate.set).is_some_and(Option::is_some) {
+            Some((Step::Available, Why::WithoutEndpoint))
+        } else if !state.is_routable() {
+            Some((Step::Available, Why::NotYetRoutable))
+        } else if state.is_draining() {
+            Some((Step::Available, Why::Draining))
+        } else if facts.excluded.contains(&state.key()) {
+            Some((Step::Available, Why::Tried))
+        } else if health == Health::Unhealthy {
+            Some((Step::Health, Why::Unhealthy))
+        } else if health == Health::Unknown {
+            Some((Step::Health, Why::HealthUnknown))
+        } else if in_flight >= state.lease().limit() {
+            leased_out = true;
+            Some((Step::Available, Why::LeasedOut))
+        } else {
+            None
+        };
+        if let Some((step, why)) = unfit {
+            trace.fell(step, place, why);
+            continue;
+        }
+        if health == Health::Healthy {
+            healthy_tier.get_or_insert(candidate.tier);
+        }
+        if let Some(seen) = buffer.get_mut(len) {
+            *seen = Seen {
+                place: u32::try_from(place).unwrap_or(u32::MAX),
+                tier: candidate.tier,
+                health: health as u8,
+                in_flight,
+                missed: state.heartbeats_missed(),
+                round_trip: state.round_trip_or_worst(),
+            };
+            len += 1;
+        }
+    }
+    trace.survived(Step::Available, len);
+    match len {
+        0 if leased_out => Err(Problem::new(ProblemCode::NoCapacity).retry_after(BUSY_RETRY_AFTER)),
+        0 => Err(Problem::new(ProblemCode::NoInstance).retry_after(BUSY_RETRY_AFTER)),
+        _ => Ok(Survivors::new(buffer, len)),
+    }
+}
+
+/// Steps 5 and 6: healthy before degraded, then the nearest region.
+fn nearest<'s>(mut survivors: Survivors<'s>, trace: &mut impl Trace) -> Survivors<'s> {
+    let best = survivors.seen().iter().map(|seen| seen.health).min().unwrap_or_default();
+    survivors.keep(trace, Step::Health, Why::Degraded, |seen| seen.health == best);
+    let nearest = survivors.seen().iter().map(|seen| seen.tier).min().unwrap_or_default();
+    survivors.keep(trace, Step::Region, Why::Farther, |seen| seen.tier == nearest);
+    survivors
+}
+
+fn no_instance() -> Problem {
+    Problem::new(ProblemCode::NoInstance).retry_after(OUTAGE_RETRY_AFTER)
+}
+
+fn version_not_found<H>(matched: &Matched<'_, H>, detail: &'static str) -> Rejection {
+    let live = matched.service.live_versions().cloned().collect();
+    Problem::new(ProblemCode::VersionNotFound).detail(detail).versions(live).into()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,427 @@
+//! What is known of a live instance and its links, in atomics that the decision reads without a lock (SPEC 4, 5).
+//!
+//! The registry writes here when heartbeats and drains are reported; requests only read. Nothing here knows paths.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use router_common::frame::HealthStatus;
+use router_common::identity::Instance;
+use router_common::session::lease::Lease;
+
+/// One stay of one instance at this gateway: never given again, so a key that was kept cannot name a successor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceKey(pub(crate) u64);
+
+/// The number of one link at this gateway, over all instances; never given again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub(crate) u64);
+
+/// How much an instance may be used, best first. What a service says and what its silence says, whichever is worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    Healthy,
+    Degraded,
+    /// Serves nothing, by its own word.
+    Unhealthy,
+    /// Nothing was heard yet, or a word of a later version: serves nothing.
+    Unknown,
+}
+
+impl Health {
+    /// As a word for lists and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Unhealthy => "unhealthy",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    const fn from_u8(value: u8) -> Self {
+        match value {
+            0 => Self::Healthy,
+            1 => Self::Degraded,
+            2 => Self::Unhealthy,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+impl From<HealthStatus> for Health {
+    fn from(status: HealthStatus) -> Self {
+        match status {
+            HealthStatus::Healthy => Self::Healthy,
+            HealthStatus::Degraded => Self::Degraded,
+            HealthStatus::Unhealthy => Self::Unhealthy,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// The changing state of one instance.
+pub struct InstanceState {
+    key: InstanceKey,
+    instance: Instance,
+    lease: Arc<Lease>,
+    /// What the service last said of itself.
+    status: AtomicU8,
+    /// No link of it was heard of for `degraded_after`.
+    silent: AtomicBool,
+    /// Its first heartbeat was acknowledged, on some link.
+    routable: AtomicBool,
+    /// All its links drain.
+    draining: AtomicBool,
+    /// Mean of its links' moving averages, in nanoseconds; 0 until the first heartbeat is back.
+    round_trip: AtomicU64,
+    /// Heartbeats that were not answered in time since the last one that was.
+    missed: AtomicU32,
+    /// What the service last said of its load, in thousandths.
+    load: AtomicU32,
+    /// Where the turn among equally good links stands.
+    link_turn: AtomicU32,
+}
+
+impl InstanceState {
+    #[must_use]
+    pub fn new(key: InstanceKey, instance: Instance, lease: Arc<Lease>) -> Self {
+        Self {
+            key,
+            instance,
+            lease,
+            status: AtomicU8::new(Health::Unknown as u8),
+            silent: AtomicBool::new(false),
+            routable: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            round_trip: AtomicU64::new(0),
+            missed: AtomicU32::new(0),
+            load: AtomicU32::new(0),
+            link_turn: AtomicU32::new(0),
+        }
+    }
+
+    #[must_use]
+    pub const fn key(&self) -> InstanceKey {
+        self.key
+    }
+
+    #[must_use]
+    pub const fn instance(&self) -> &Instance {
+        &self.instance
+    }
+
+    /// The request credit of the instance, shared by all its links; its slots are what is in flight.
+    #[must_use]
+    pub const fn lease(&self) -> &Arc<Lease> {
+        &self.lease
+    }
+
+    /// The service's own word and its silence, whichever is worse.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let status = Health::from_u8(self.status.load(Ordering::Relaxed));
+        if self.silent.load(Ordering::Relaxed) { status.max(Health::Degraded) } else { status }
+    }
+
+    /// Whether its first heartbeat was acknowledged: before that, nothing is routed to it (SPEC 4).
+    #[must_use]
+    pub fn is_routable(&self) -> bool {
+        self.routable.load(Ordering::Relaxed)
+    }
+
+    /// Whether all its links drain.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// The moving average of round trips; `None` before the first.
+    #[must_use]
+    pub fn round_trip(&self) -> Option<Duration> {
+        known(self.round_trip.load(Ordering::Relaxed))
+    }
+
+    /// The same in nanoseconds, `u64::MAX` before the first: unknown is worst.
+    pub(super) fn round_trip_or_worst(&self) -> u64 {
+        match self.round_trip.load(Ordering::Relaxed) {
+            0 => u64::MAX,
+            nanoseconds => nanoseconds,
+        }
+    }
+
+    /// Heartbeats that were not answered in time since the last one that was.
+    #[must_use]
+    pub fn heartbeats_missed(&self) -> u32 {
+        self.missed.load(Ordering::Relaxed)
+    }
+
+    /// What the service last said of its load, in thousandths of what it can bear.
+    #[must_use]
+    pub fn load(&self) -> u32 {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    pub fn set_routable(&self) {
+        self.routable.store(true, Ordering::Relaxed);
+    }
+
+    pub fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, Ordering::Relaxed);
+    }
+
+    pub fn set_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::Relaxed);
+    }
+
+    pub fn set_status(&self, health: Health, load: u32) {
+        self.status.store(health as u8, Ordering::Relaxed);
+        self.load.store(load, Ordering::Relaxed);
+    }
+
+    /// A heartbeat came back: the new average of the links' round trips, and the end of a row of missed ones.
+    pub fn set_round_trip(&self, average: Duration) {
+        self.round_trip.store(nanoseconds(average), Ordering::Relaxed);
+        self.missed.store(0, Ordering::Relaxed);
+    }
+
+    pub fn miss_heartbeat(&self) {
+        // Only the registry writes here, under its lock.
+        self.missed.store(self.heartbeats_missed().saturating_add(1), Ordering::Relaxed);
+    }
+
+    pub(super) fn link_turn(&self) -> u32 {
+        self.link_turn.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_link_turn(&self, turn: u32) {
+        self.link_turn.store(turn, Ordering::Relaxed);
+    }
+}
+
+/// Never 0, which stands for "not yet known".
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX).max(1)
+}
+
+fn known(nanoseconds: u64) -> Option<Duration> {
+    (nanoseconds != 0).then(|| Duration::from_nanos(nanoseconds))
+}
+
+impl fmt::Debug for InstanceState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InstanceState")
+            .field("key", &self.key)
+            .field("instance", &self.instance)
+            .field("health", &self.health())
+            .field("routable", &self.is_routable())
+            .field("draining", &self.is_draining())
+            .field("in_flight", &self.lease.in_flight())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One link of an instance. `H` is what sends requests over it.
+pub struct LinkState<H> {
+    id: LinkId,
+    handle: H,
+    /// The worker that drives it; requests of that worker prefer it, so that they never change threads.
+    worker: usize,
+    draining: AtomicBool,
+    silent: AtomicBool,
+    /// Moving average in nanoseconds; 0 until the first heartbeat is back.
+    round_trip: AtomicU64,
+}
+
+impl<H> LinkState<H> {
+    #[must_use]
+    pub const fn new(id: LinkId, handle: H, worker: usize) -> Self {
+        let (draining, silent) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { id, handle, worker, draining, silent, round_trip: AtomicU64::new(0) }
+    }
+
+    #[must_use]
+    pub const fn id(&self) -> LinkId {
+        self.id
+    }
+
+    #[must_use]
+    pub const fn handle(&self) -> &H {
+        &self.handle
+    }
+
+    #[must_use]
+    pub const fn worker(&self) -> usize {
+        self.worker
+    }
+
+    /// Whether no streams are opened on it any more.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing was heard on it for `degraded_after`.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
+    }
+
+    /// The moving average of round trips on this link; `None` before the first.
+    #[must_use]
+    pub fn round_trip(&self) -> Option<Duration> {
+        known(self.round_trip.load(Ordering::Relaxed))
+    }
+
+    pub fn set_round_trip(&self, average: Duration) {
+        self.round_trip.store(nanoseconds(average), Ordering::Relaxed);
+    }
+
+    pub fn set_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub fn set_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::Relaxed);
+    }
+}
+
+impl<H> fmt::Debug for LinkState<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LinkState")
+            .field("id", &self.id)
+            .field("worker", &self.worker)
+            .field("draining", &self.is_draining())
+            .field("silent", &self.is_silent())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An instance as one snapshot sees it.
+pub struct Candidate<H> {
+    pub instance: Arc<InstanceState>,
+    /// 0: the own region; then the neighbours in their configured order; then all others.
+    pub tier: u32,
+    /// Which of its version's endpoint sets it has.
+    pub set: usize,
+    pub links: Box<[Arc<LinkState<H>>]>,
+}
+
+impl<H> Candidate<H> {
+    /// The link to use: one that does not drain, if possible heard of lately and of the own worker; among equals by
+    /// turn. `None` if all drain.
+    #[must_use]
+    pub fn link(&self, worker: usize) -> Option<ChosenLink<'_, H>> {
+        if let [only] = &*self.links {
+            return (!only.is_draining()).then_some(ChosenLink { link: only, next_turn: None });
+        }
+        let rank = |link: &LinkState<H>| u8::from(link.is_silent()) * 2 + u8::from(link.worker != worker);
+        let usable = || self.links.iter().enumerate().filter(|(_, link)| !link.is_draining());
+        let best = usable().map(|(_, link)| rank(link)).min()?;
+        let mut equals = usable().filter(|(_, link)| rank(link) == best);
+        let (first, second) = (equals.next()?, equals.next());
+        let Some(second) = second else { return Some(ChosenLink { link: first.1, next_turn: None }) };
+        let turn = self.instance.link_turn() as usize;
+        let (place, link) =
+            [first, second].into_iter().chain(equals).find(|(place, _)| *place >= turn).unwrap_or(first);
+        Some(ChosenLink { link, next_turn: u32::try_from(place + 1).ok() })
+    }
+}
+
+/// A link, and where the turn stands once it has been used; `None`: it was no matter of turn.
+pub struct ChosenLink<'c, H> {
+    pub link: &'c Arc<LinkState<H>>,
+    pub(super) next_turn: Option<u32>,
+}
+
+impl<H> fmt::Debug for ChosenLink<'_, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ChosenLink").field(&self.link.id()).finish()
+    }
+}
+
+impl<H> Clone for Candidate<H> {
+    fn clone(&self) -> Self {
+        Self { instance: self.instance.clone(), tier: self.tier, set: self.set, links: self.links.clone() }
+    }
+}
+
+impl<H> fmt::Debug for Candidate<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Candidate")
+            .field("instance", &self.instance)
+            .field("tier", &self.tier)
+            .field("set", &self.set)
+            .field("links", &self.links)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance() -> InstanceState {
+        let instance = Instance {
+            service: "orders".parse().unwrap(),
+            version: "1.0.0".parse().unwrap(),
+            region: "here".parse().unwrap(),
+            id: "a".parse().unwrap(),
+        };
+        InstanceState::new(InstanceKey(1), instance, Lease::new(8))
+    }
+
+    #[test]
+    fn health_is_the_worse_of_word_and_silence() {
+        let state = instance();
+        assert_eq!(state.health(), Health::Unknown);
+        state.set_status(Health::Healthy, 0);
+        assert_eq!(state.health(), Health::Healthy);
+        state.set_silent(true);
+        assert_eq!(state.health(), Health::Degraded);
+        state.set_status(Health::Unhealthy, 0);
+        assert_eq!(state.health(), Health::Unhealthy);
+    }
+
+    #[test]
+    fn a_round_trip_forgives_missed_heartbeats_and_is_never_nothing() {
+        let state = instance();
+        assert_eq!(state.round_trip(), None);
+        state.miss_heartbeat();
+        assert_eq!(state.heartbeats_missed(), 1);
+        state.set_round_trip(Duration::from_millis(8));
+        assert_eq!((state.round_trip(), state.heartbeats_missed()), (Some(Duration::from_millis(8)), 0));
+        state.set_round_trip(Duration::ZERO);
+        assert!(state.round_trip().is_some(), "an immeasurably short one is still one");
+    }
+
+    #[test]
+    fn a_link_of_the_own_worker_is_preferred_and_equals_take_turns() {
+        let link = |id, worker| Arc::new(LinkState::new(LinkId(id), (), worker));
+        let candidate = Candidate {
+            instance: Arc::new(instance()),
+            tier: 0,
+            set: 0,
+            links: Box::new([link(0, 0), link(1, 1), link(2, 1)]),
+        };
+        let picked = |worker| candidate.link(worker).map(|chosen| chosen.link.id().0);
+        assert_eq!(picked(0), Some(0));
+        assert_eq!(picked(1), Some(1));
+        candidate.instance.set_link_turn(candidate.link(1).unwrap().next_turn.unwrap());
+        assert_eq!(picked(1), Some(2));
+        candidate.instance.set_link_turn(candidate.link(1).unwrap().next_turn.unwrap());
+        assert_eq!(picked(1), Some(1));
+        candidate.links[2].set_silent(true);
+        assert_eq!(picked(1), Some(1));
+        candidate.links[1].set_draining();
+        assert_eq!(picked(1), Some(0));
+        candidate.links[0].set_draining();
+        assert_eq!(picked(1), Some(2));
+        candidate.links[2].set_draining();
+        assert_eq!(picked(1), None);
+    }
+}
