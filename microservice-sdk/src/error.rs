@@ -1,0 +1,233 @@
+//! Errors as clients see them: problem details (RFC 9457) with a stable code.
+//!
+//! What is the client's fault is told to the client; what is ours is logged and told to nobody. Nothing here knows the
+//! codes of a service: those are its own, by `#[derive(EndpointError)]` or [`Problem::new`].
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+use http::{HeaderValue, StatusCode, header};
+use router_common::problem::ProblemCode;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::handler::Response;
+use crate::response::IntoResponse;
+
+/// An error type of a service's endpoints. Derive it: `#[derive(EndpointError)]`.
+pub trait EndpointError: Error {
+    /// What the client is told.
+    fn problem(&self) -> Problem;
+}
+
+/// One answer of `application/problem+json` (RFC 9457): a status, a stable code, and what the client may know.
+///
+/// ```
+/// use microservice_sdk::{Problem, http::StatusCode};
+///
+/// let problem = Problem::new(StatusCode::NOT_FOUND, "order_not_found").detail("There is no order 7.").with("order", 7);
+/// ```
+#[derive(Debug, Clone)]
+pub struct Problem(Box<Inner>);
+
+#[derive(Debug, Clone)]
+struct Inner {
+    status: StatusCode,
+    code: Cow<'static, str>,
+    title: Option<Cow<'static, str>>,
+    detail: Option<Cow<'static, str>>,
+    retry_after: Option<Duration>,
+    members: Map<String, Value>,
+}
+
+impl Problem {
+    /// A problem with the status's own phrase as its title.
+    #[must_use]
+    pub fn new(status: StatusCode, code: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Inner {
+            status,
+            code: code.into(),
+            title: None,
+            detail: None,
+            retry_after: None,
+            members: Map::new(),
+        }))
+    }
+
+    /// Replaces the title: the same for every occurrence of the code.
+    #[must_use]
+    pub fn title(mut self, title: impl Into<Cow<'static, str>>) -> Self {
+        self.0.title = Some(title.into());
+        self
+    }
+
+    /// What was wrong this time and what to do, written for the client.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.0.detail = Some(detail.into());
+        self
+    }
+
+    /// Sent as `Retry-After`, rounded up to whole seconds.
+    #[must_use]
+    pub fn retry_after(mut self, after: Duration) -> Self {
+        self.0.retry_after = Some(after);
+        self
+    }
+
+    /// A member of the service's own. The standard ones and `code` cannot be replaced.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.0.members.insert(name.into(), value.into());
+        self
+    }
+
+    /// The HTTP status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.0.status
+    }
+
+    /// The stable code.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        &self.0.code
+    }
+
+    /// The detail, if there is one.
+    #[must_use]
+    pub fn detail_text(&self) -> Option<&str> {
+        self.0.detail.as_deref()
+    }
+
+    /// 500 `internal_error`, which says nothing: what happened is for the log.
+    #[must_use]
+    pub fn internal() -> Self {
+        Self::from(ProblemCode::InternalError)
+    }
+
+    /// 500 for what only a mistake in the service's code can bring about.
+    pub(crate) fn misuse(what: &'static str) -> Self {
+        tracing::error!("{what}");
+        Self::internal()
+    }
+}
+
+impl From<ProblemCode> for Problem {
+    fn from(code: ProblemCode) -> Self {
+        let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self::new(status, code.as_str()).title(code.title())
+    }
+}
+
+impl From<router_common::problem::Problem> for Problem {
+    fn from(problem: router_common::problem::Problem) -> Self {
+        let mut own = Self::from(problem.code);
+        own.0.detail = problem.detail;
+        own.0.retry_after = problem.retry_after;
+        own
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.0.status.as_u16(), self.0.code)?;
+        match &self.0.detail {
+            Some(detail) => write!(f, ": {detail}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error for Problem {}
+
+impl EndpointError for Problem {
+    fn problem(&self) -> Problem {
+        self.clone()
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        #[derive(Serialize)]
+        struct Document<'a> {
+            #[serde(rename = "type")]
+            kind: &'static str,
+            title: &'a str,
+            status: u16,
+            code: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            detail: Option<&'a str>,
+            #[serde(flatten)]
+            members: &'a Map<String, Value>,
+        }
+        const STANDARD: [&str; 6] = ["type", "title", "status", "code", "detail", "instance"];
+
+        let mut inner = *self.0;
+        inner.members.retain(|name, _| !STANDARD.contains(&name.as_str()));
+        let document = Document {
+            kind: "about:blank",
+            title: inner.title.as_deref().or_else(|| inner.status.canonical_reason()).unwrap_or("Error"),
+            status: inner.status.as_u16(),
+            code: &inner.code,
+            detail: inner.detail.as_deref(),
+            members: &inner.members,
+        };
+        // Names are strings and values are JSON already, so this cannot fail.
+        let text = serde_json::to_vec(&document).unwrap_or_default();
+        let mut response = Response::new(text.into());
+        *response.status_mut() = inner.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, const { HeaderValue::from_static("application/problem+json") });
+        if let Some(after) = inner.retry_after {
+            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+/// The response of an endpoint's error. From 500 on it is our fault, so the whole chain of causes is logged.
+pub(crate) fn respond(error: &(impl EndpointError + ?Sized)) -> Response {
+    let problem = error.problem();
+    if problem.status().is_server_error() {
+        tracing::error!(code = problem.code(), error = %Chain(error), "an endpoint failed");
+    }
+    problem.into_response()
+}
+
+/// Any error that is nobody's business but ours: 500 `internal_error` to the client, the chain of causes to the log.
+///
+/// As an endpoint's error type it takes every standard error by `?`.
+#[derive(Debug)]
+pub struct Internal(Box<dyn Error + Send + Sync>);
+
+impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Internal {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl IntoResponse for Internal {
+    fn into_response(self) -> Response {
+        tracing::error!(error = %Chain(&*self.0), "an endpoint failed");
+        Problem::internal().into_response()
+    }
+}
+
+/// An error with its causes, on one line.
+pub(crate) struct Chain<'a, E: ?Sized>(pub(crate) &'a E);
+
+impl<E: Error + ?Sized> fmt::Display for Chain<'_, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,132 @@
+//! What can handle a request: any async function of extractors that returns a response.
+//!
+//! [`Handler`] is implemented for functions of up to twelve arguments and is not meant to be implemented by hand. It
+//! knows extractors and responses; it does not know where a request came from.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use router_link::Body;
+
+use crate::extract::{FromRequest, FromRequestParts};
+use crate::response::IntoResponse;
+
+/// A request as a handler gets it.
+pub type Request = http::Request<Body>;
+/// A response as a handler gives it.
+pub type Response = http::Response<Body>;
+/// A handler's work on one request.
+pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Response> + Send>>;
+
+/// An async function whose arguments are extractors and whose result is a response.
+///
+/// `M` tells implementations apart and is always inferred; `S` is the service's state.
+#[diagnostic::on_unimplemented(
+    message = "this function is no endpoint of a service whose state is `{S}`",
+    label = "not an endpoint for the state `{S}`",
+    note = "every argument but the last implements `FromRequestParts<{S}>`, the last one may implement `FromRequest<{S}>`, and the result implements `IntoResponse`",
+    note = "if it takes `State<T>`: give the service that state, `Microservice::new(..).state(..)`, before its endpoints, or implement `FromRef<{S}> for T`"
+)]
+pub trait Handler<M, S>: Clone + Send + Sync + Sized + 'static {
+    /// Takes the arguments out of the request, runs the function, and makes its result a response. What an extractor
+    /// refuses is answered by its rejection.
+    fn call(self, request: Request, state: Arc<S>) -> impl Future<Output = Response> + Send + 'static;
+}
+
+impl<F, Fut, R, S> Handler<((),), S> for F
+where
+    F: FnOnce() -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = R> + Send,
+    R: IntoResponse,
+    S: Send + Sync + 'static,
+{
+    async fn call(self, _request: Request, _state: Arc<S>) -> Response {
+        self().await.into_response()
+    }
+}
+
+macro_rules! impl_handler {
+    ([$($part:ident),*], $last:ident) => {
+        #[allow(non_snake_case, unused_mut, reason = "the arguments are named by their types")]
+        impl<F, Fut, R, S, M, $($part,)* $last> Handler<(M, $($part,)* $last,), S> for F
+        where
+            F: FnOnce($($part,)* $last) -> Fut + Clone + Send + Sync + 'static,
+            Fut: Future<Output = R> + Send,
+            R: IntoResponse,
+            S: Send + Sync + 'static,
+            $($part: FromRequestParts<S> + Send,)*
+            $last: FromRequest<S, M> + Send,
+        {
+            async fn call(self, request: Request, state: Arc<S>) -> Response {
+                let (mut parts, body) = request.into_parts();
+                $(
+                    let $part = match $part::from_request_parts(&mut parts, &state).await {
+                        Ok(value) => value,
+                        Err(rejection) => return rejection.into_response(),
+                    };
+                )*
+                let request = Request::from_parts(parts, body);
+                let $last = match $last::from_request(request, &state).await {
+                    Ok(value) => value,
+                    Err(rejection) => return rejection.into_response(),
+                };
+                self($($part,)* $last).await.into_response()
+            }
+        }
+    };
+}
+
+impl_handler!([], A1);
+impl_handler!([A1], A2);
+impl_handler!([A1, A2], A3);
+impl_handler!([A1, A2, A3], A4);
+impl_handler!([A1, A2, A3, A4], A5);
+impl_handler!([A1, A2, A3, A4, A5], A6);
+impl_handler!([A1, A2, A3, A4, A5, A6], A7);
+impl_handler!([A1, A2, A3, A4, A5, A6, A7], A8);
+impl_handler!([A1, A2, A3, A4, A5, A6, A7, A8], A9);
+impl_handler!([A1, A2, A3, A4, A5, A6, A7, A8, A9], A10);
+impl_handler!([A1, A2, A3, A4, A5, A6, A7, A8, A9, A10], A11);
+impl_handler!([A1, A2, A3, A4, A5, A6, A7, A8, A9, A10, A11], A12);
+
+/// A handler without its types.
+#[derive(Clone)]
+pub(crate) struct AnyHandler<S>(Arc<dyn Call<S>>);
+
+impl<S: Send + Sync + 'static> AnyHandler<S> {
+    pub(crate) fn new<M: 'static, H: Handler<M, S>>(handler: H) -> Self {
+        Self(Arc::new(move |request, state| -> HandlerFuture { Box::pin(handler.clone().call(request, state)) }))
+    }
+
+    /// The handler with its state: what is left is a function of the request.
+    pub(crate) fn bind(self, state: Arc<S>) -> BoundHandler {
+        BoundHandler(Arc::new(move |request| (self.0)(request, Arc::clone(&state))))
+    }
+}
+
+impl<S> fmt::Debug for AnyHandler<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AnyHandler")
+    }
+}
+
+trait Call<S>: Fn(Request, Arc<S>) -> HandlerFuture + Send + Sync {}
+impl<S, F: Fn(Request, Arc<S>) -> HandlerFuture + Send + Sync> Call<S> for F {}
+
+/// A handler with its state.
+#[derive(Clone)]
+pub(crate) struct BoundHandler(Arc<dyn Fn(Request) -> HandlerFuture + Send + Sync>);
+
+impl BoundHandler {
+    pub(crate) fn call(&self, request: Request) -> HandlerFuture {
+        (self.0)(request)
+    }
+}
+
+impl fmt::Debug for BoundHandler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BoundHandler")
+    }
+}
