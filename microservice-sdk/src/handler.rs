@@ -18,7 +18,7 @@ pub type Request = http::Request<Body>;
 /// A response as a handler gives it.
 pub type Response = http::Response<Body>;
 /// A handler's work on one request.
-pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Response> + Send>>;
+pub type HandlerFuture = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 /// An async function whose arguments are extractors and whose result is a response.
 ///
@@ -32,7 +32,7 @@ pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Response> + Send>>;
 pub trait Handler<M, S>: Clone + Send + Sync + Sized + 'static {
     /// Takes the arguments out of the request, runs the function, and makes its result a response. What an extractor
     /// refuses is answered by its rejection.
-    fn call(self, request: Request, state: Arc<S>) -> impl Future<Output = Response> + Send + 'static;
+    fn call(self, request: Request, state: Arc<S>) -> HandlerFuture;
 }
 
 impl<F, Fut, R, S> Handler<((),), S> for F
@@ -42,8 +42,8 @@ where
     R: IntoResponse,
     S: Send + Sync + 'static,
 {
-    async fn call(self, _request: Request, _state: Arc<S>) -> Response {
-        self().await.into_response()
+    fn call(self, _request: Request, _state: Arc<S>) -> HandlerFuture {
+        Box::pin(async move { self().await.into_response() })
     }
 }
 
@@ -59,20 +59,22 @@ macro_rules! impl_handler {
             $($part: FromRequestParts<S> + Send,)*
             $last: FromRequest<S, M> + Send,
         {
-            async fn call(self, request: Request, state: Arc<S>) -> Response {
-                let (mut parts, body) = request.into_parts();
-                $(
-                    let $part = match $part::from_request_parts(&mut parts, &state).await {
+            fn call(self, request: Request, state: Arc<S>) -> HandlerFuture {
+                Box::pin(async move {
+                    let (mut parts, body) = request.into_parts();
+                    $(
+                        let $part = match $part::from_request_parts(&mut parts, &state).await {
+                            Ok(value) => value,
+                            Err(rejection) => return rejection.into_response(),
+                        };
+                    )*
+                    let request = Request::from_parts(parts, body);
+                    let $last = match $last::from_request(request, &state).await {
                         Ok(value) => value,
                         Err(rejection) => return rejection.into_response(),
                     };
-                )*
-                let request = Request::from_parts(parts, body);
-                let $last = match $last::from_request(request, &state).await {
-                    Ok(value) => value,
-                    Err(rejection) => return rejection.into_response(),
-                };
-                self($($part,)* $last).await.into_response()
+                    self($($part,)* $last).await.into_response()
+                })
             }
         }
     };
@@ -97,7 +99,7 @@ pub(crate) struct AnyHandler<S>(Arc<dyn Call<S>>);
 
 impl<S: Send + Sync + 'static> AnyHandler<S> {
     pub(crate) fn new<M: 'static, H: Handler<M, S>>(handler: H) -> Self {
-        Self(Arc::new(move |request, state| -> HandlerFuture { Box::pin(handler.clone().call(request, state)) }))
+        Self(Arc::new(move |request, state| handler.clone().call(request, state)))
     }
 
     /// The handler with its state: what is left is a function of the request.

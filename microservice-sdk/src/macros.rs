@@ -32,7 +32,7 @@ pub struct Definition {
     pub(crate) name: &'static str,
     pub(crate) detached: bool,
     method: &'static str,
-    path: &'static str,
+    pub(crate) path: &'static str,
     timeout_ms: Option<u64>,
     max_request_bytes: Option<u64>,
     idempotent: bool,
@@ -125,7 +125,7 @@ pub const fn last_argument<M, T: FromRequest<AnyState, M>>() {}
 pub const fn output<T: IntoResponse>() {}
 
 /// Asserts that a handler's future can change threads.
-pub const fn future<F: Function>(_: F) {}
+pub const fn future<F: Function + Copy>(_: F) {}
 
 /// A pointer to a function whose future can change threads.
 #[diagnostic::on_unimplemented(

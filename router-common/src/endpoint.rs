@@ -18,6 +18,9 @@ use crate::limits;
 pub struct EndpointId(NonZeroU32);
 
 impl EndpointId {
+    /// The first one: 1.
+    pub const FIRST: Self = Self(NonZeroU32::MIN);
+
     /// `None` for 0, which on the wire says "by method and path".
     #[must_use]
     pub fn new(id: u32) -> Option<Self> {

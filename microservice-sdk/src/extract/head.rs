@@ -97,7 +97,7 @@ impl Claims {
     /// The first value of a claim type.
     #[must_use]
     pub fn value(&self, kind: &str) -> Option<&str> {
-        self.values(kind).next()
+        self.iter().find(|(held, _)| *held == kind).map(|(_, value)| value)
     }
 
     /// All values of a claim type.

@@ -372,10 +372,7 @@ mod tests {
         assert_eq!(u64::deserialize(values(&[("id", "7")])).unwrap(), 7);
         assert_eq!(Id::deserialize(values(&[("id", "7")])).unwrap(), Id(7));
         assert_eq!(String::deserialize(values(&[("id", "a b")])).unwrap(), "a b");
-        assert_eq!(
-            <(u8, String)>::deserialize(values(&[("id", "7"), ("name", "x")])).unwrap(),
-            (7, "x".to_owned())
-        );
+        assert_eq!(<(u8, String)>::deserialize(values(&[("id", "7"), ("name", "x")])).unwrap(), (7, "x".to_owned()));
         assert_eq!(
             Wanted::deserialize(values(&[("kind", "large"), ("id", "7")])).unwrap(),
             Wanted { id: Id(7), kind: Kind::Large, page: None }
@@ -413,9 +410,6 @@ mod tests {
             All { values: vec![Named { name: Cow::Borrowed("tag"), texts }] }
         };
         assert_eq!(Tags::deserialize(twice()).unwrap().tag, [1, 2]);
-        assert_eq!(
-            u8::deserialize(twice()).unwrap_err().to_string(),
-            "`tag` takes one value, but is given 2"
-        );
+        assert_eq!(u8::deserialize(twice()).unwrap_err().to_string(), "`tag` takes one value, but is given 2");
     }
 }

@@ -181,7 +181,7 @@ impl IntoResponseParts for Extensions {
 
 macro_rules! impl_tuples {
     ($(($($part:ident),*))*) => {$(
-        #[allow(non_snake_case, reason = "the parts are named by their types")]
+        #[allow(non_snake_case, unused_mut, reason = "the parts are named by their types, and there may be none")]
         impl<$($part,)* R> IntoResponse for ($($part,)* R,)
         where
             $($part: IntoResponseParts,)*

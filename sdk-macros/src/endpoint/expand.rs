@@ -3,10 +3,10 @@
 //! Functions and types live in different namespaces, so `use orders::fetch` brings both, and `endpoints![fetch]`
 //! finds the description by the function's own path.
 
-use proc_macro2::TokenStream;
-use quote::{quote, quote_spanned};
+use proc_macro2::{TokenStream, TokenTree};
+use quote::{ToTokens as _, quote, quote_spanned};
 use syn::spanned::Spanned as _;
-use syn::{FnArg, ItemFn, ReturnType, Type};
+use syn::{FnArg, ItemFn, ReturnType};
 
 use super::model::{Model, name_span};
 use crate::sink::Sink;
@@ -16,6 +16,10 @@ pub(crate) fn expand(function: &ItemFn, model: Option<&Model>, sink: Sink) -> To
     let name = &function.sig.ident;
     let sound = sink.is_empty();
     let errors = sink.into_tokens();
+    if function.sig.receiver().is_some() {
+        // A method stands where neither a type nor an impl may stand.
+        return quote!(#function #errors);
+    }
     let definition = definition(name, model.filter(|_| sound));
     // With errors, the type still exists, so that `endpoints![..]` adds none of its own.
     let assertions = if sound { assertions(function) } else { TokenStream::new() };
@@ -92,7 +96,7 @@ fn assertions(function: &ItemFn) -> TokenStream {
         })
     });
     let output = match &function.sig.output {
-        ReturnType::Type(_, ty) if !matches!(**ty, Type::ImplTrait(_)) => {
+        ReturnType::Type(_, ty) if !has_impl_trait(ty.to_token_stream()) => {
             quote_spanned! { ty.span()=> ::microservice_sdk::macros::output::<#ty>(); }
         }
         _ => TokenStream::new(),
@@ -110,4 +114,13 @@ fn assertions(function: &ItemFn) -> TokenStream {
             #sendable
         }
     }
+}
+
+/// Whether `impl Trait` stands anywhere in a type: such a type cannot be written a second time.
+fn has_impl_trait(ty: TokenStream) -> bool {
+    ty.into_iter().any(|token| match token {
+        TokenTree::Ident(ident) => ident == "impl",
+        TokenTree::Group(group) => has_impl_trait(group.stream()),
+        TokenTree::Punct(_) | TokenTree::Literal(_) => false,
+    })
 }

@@ -1,0 +1,208 @@
+//! From a request to the user's function and back: the table of handlers, and the future that runs one.
+//!
+//! A handler that panics is a 500 for its request alone (SPEC 11). Nothing here knows links: `serve` feeds this from
+//! them, and `Microservice` from a test.
+
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::Method;
+use router_common::endpoint::{EndpointDescriptor, EndpointId, PathTemplate, Segment};
+use router_common::path::RequestPath;
+use router_common::problem::{self, ProblemCode};
+use router_link::{Body, Environment, Parameters, RequestContext};
+
+use crate::error::Problem;
+use crate::handler::{BoundHandler, HandlerFuture, Request, Response};
+use crate::response::IntoResponse;
+
+/// One endpoint with its handler.
+#[derive(Debug, Clone)]
+pub(crate) struct Endpoint {
+    /// The function's name, for people; empty for a closure.
+    pub(crate) name: String,
+    pub(crate) descriptor: Arc<EndpointDescriptor>,
+    pub(crate) detached: bool,
+    pub(crate) handler: BoundHandler,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.descriptor.method, self.descriptor.path)?;
+        if self.name.is_empty() { Ok(()) } else { write!(f, " (`{}`)", self.name) }
+    }
+}
+
+/// What extractors know beside the request itself: an extension of every request that reaches a handler.
+#[derive(Clone)]
+pub(crate) struct Invocation {
+    pub(crate) endpoint: Arc<EndpointDescriptor>,
+    pub(crate) environment: Arc<dyn Environment>,
+}
+
+impl Invocation {
+    /// Largest body that is collected into memory where the endpoint says nothing: 16 MiB (SPEC 6).
+    pub(crate) const DEFAULT_BODY_LIMIT: u64 = 16 * 1024 * 1024;
+
+    pub(crate) fn body_limit(&self) -> u64 {
+        self.endpoint.max_request_bytes.unwrap_or(Self::DEFAULT_BODY_LIMIT)
+    }
+}
+
+/// All endpoints of a service, in the order of their ids: an id is an index plus one, for the life of the process.
+pub(crate) struct Table {
+    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) environment: Arc<dyn Environment>,
+}
+
+impl Table {
+    pub(crate) fn by_id(&self, id: EndpointId) -> Option<&Endpoint> {
+        let index = usize::try_from(id.as_u32()).ok()?.checked_sub(1)?;
+        self.endpoints.get(index)
+    }
+
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = &Arc<EndpointDescriptor>> {
+        self.endpoints.iter().map(|endpoint| &endpoint.descriptor)
+    }
+
+    /// Starts the handler of an endpoint on a request that has a [`RequestContext`].
+    pub(crate) fn start(&self, endpoint: &Endpoint, mut request: Request) -> Running {
+        request.extensions_mut().insert(Invocation {
+            endpoint: Arc::clone(&endpoint.descriptor),
+            environment: Arc::clone(&self.environment),
+        });
+        Running { future: Some(endpoint.handler.call(request)), endpoint: Arc::clone(&endpoint.descriptor) }
+    }
+
+    /// Answers a request by its method and path, as a gateway with this one service would (SPEC 2).
+    pub(crate) fn answer(&self, mut request: Request) -> impl Future<Output = Response> + Send + use<> {
+        let found = self.matched(request.method(), request.uri().path());
+        let started = found.map(|(endpoint, parameters, head_from_get)| {
+            let mut context = request.extensions_mut().remove::<RequestContext>().unwrap_or_default();
+            context.endpoint = Some(endpoint.descriptor.id);
+            context.parameters = parameters;
+            request.extensions_mut().insert(context);
+            (self.start(endpoint, request), head_from_get)
+        });
+        async move {
+            match started {
+                Ok((running, head_from_get)) => {
+                    let mut response = running.await;
+                    if head_from_get {
+                        *response.body_mut() = Body::empty();
+                    }
+                    response
+                }
+                Err(problem) => not_served(problem),
+            }
+        }
+    }
+
+    fn matched(&self, method: &Method, path: &str) -> Result<(&Endpoint, Parameters, bool), problem::Problem> {
+        let path = RequestPath::parse(path)?;
+        let mut fitting: Vec<(&Endpoint, Parameters)> = self
+            .endpoints
+            .iter()
+            .filter_map(|endpoint| {
+                let parameters = endpoint.descriptor.path.matches(&path)?;
+                Some((endpoint, Parameters::new(parameters.as_slice())))
+            })
+            .collect();
+        let Some(best) = fitting.iter().map(|(endpoint, _)| specificity(&endpoint.descriptor.path)).min() else {
+            return Err(problem::Problem::new(ProblemCode::RouteNotFound));
+        };
+        fitting.retain(|(endpoint, _)| specificity(&endpoint.descriptor.path) == best);
+        let place = |wanted: &Method| fitting.iter().position(|(endpoint, _)| endpoint.descriptor.method == *wanted);
+        let (place, head_from_get) = match place(method) {
+            Some(place) => (place, false),
+            None => match (method == Method::HEAD).then(|| place(&Method::GET)).flatten() {
+                Some(place) => (place, true),
+                None => {
+                    let allowed: Vec<&str> =
+                        fitting.iter().map(|(endpoint, _)| endpoint.descriptor.method.as_str()).collect();
+                    return Err(problem::Problem::new(ProblemCode::MethodNotAllowed).allow(allowed.join(", ")));
+                }
+            },
+        };
+        let (endpoint, parameters) = fitting.swap_remove(place);
+        Ok((endpoint, parameters, head_from_get))
+    }
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").field("endpoints", &self.endpoints).finish_non_exhaustive()
+    }
+}
+
+fn not_served(problem: problem::Problem) -> Response {
+    let allow = problem.allow.as_ref().and_then(|allow| allow.parse().ok());
+    let mut response = Problem::from(problem).into_response();
+    if let Some(allow) = allow {
+        response.headers_mut().insert(http::header::ALLOW, allow);
+    }
+    response
+}
+
+/// Literal beats parameter beats catch-all, segment by segment.
+fn specificity(template: &PathTemplate) -> Vec<u8> {
+    template
+        .segments()
+        .iter()
+        .map(|segment| match segment {
+            Segment::Literal(_) => 0,
+            Segment::Parameter(_) => 1,
+            Segment::CatchAll(_) => 2,
+        })
+        .collect()
+}
+
+/// A handler at work. A panic ends it with 500 `internal_error`.
+#[must_use = "a handler works only while it is polled"]
+pub(crate) struct Running {
+    /// `None` once it has ended.
+    future: Option<HandlerFuture>,
+    endpoint: Arc<EndpointDescriptor>,
+}
+
+impl Future for Running {
+    type Output = Response;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
+        let Some(future) = self.future.as_mut() else { return Poll::Pending };
+        // The future is dropped after a panic and never polled again, so nobody sees what it left half done but state
+        // that is shared, where poisoning and the like are its own.
+        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(response)) => {
+                self.future = None;
+                Poll::Ready(response)
+            }
+            Err(panic) => {
+                self.future = None;
+                let EndpointDescriptor { method, path, .. } = &*self.endpoint;
+                tracing::error!(%method, %path, panic = panic_text(&*panic), "a handler panicked");
+                Poll::Ready(Problem::internal().into_response())
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Running({} {})", self.endpoint.method, self.endpoint.path)
+    }
+}
+
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&'static str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("(not a text)")
+}
