@@ -1,0 +1,45 @@
+//! From a gateway's URL to the connector of its transport: the only file of the SDK that names transports.
+
+use std::sync::Arc;
+
+use router_link::Connector;
+
+/// The URL schemes of the transports that were compiled in.
+const SCHEMES: &[&str] = &[
+    #[cfg(feature = "tcp")]
+    "tcp",
+];
+
+/// The connector for a URL.
+///
+/// # Errors
+/// What is wrong with the URL, for people.
+pub(crate) fn connector(url: &str) -> Result<Arc<dyn Connector>, String> {
+    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+    match scheme {
+        #[cfg(feature = "tcp")]
+        "tcp" => match transport_tcp::TcpConnector::new(url) {
+            Ok(connector) => Ok(Arc::new(connector)),
+            Err(error) => Err(error.to_string()),
+        },
+        "" => Err("a gateway is named by a URL, as in `tcp://127.0.0.1:5100`".to_owned()),
+        unknown => Err(format!(
+            "no transport for `{unknown}://` was compiled in; there are: {}",
+            if SCHEMES.is_empty() { "none".to_owned() } else { SCHEMES.join(", ") }
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::connector;
+
+    #[test]
+    fn unknown_schemes_are_told_with_what_there_is() {
+        let told = |url| connector(url).err().unwrap_or_default();
+        assert!(told("amqp://x").contains("no transport for `amqp://`"));
+        assert!(told("127.0.0.1:5100").contains("named by a URL"));
+        #[cfg(feature = "tcp")]
+        assert!(connector("tcp://127.0.0.1:5100").is_ok());
+    }
+}

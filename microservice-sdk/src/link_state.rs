@@ -1,0 +1,220 @@
+//! What is known of each gateway and each link to it, and what follows from their events: registration, readiness.
+//!
+//! It dials nothing and serves nothing.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use router_common::frame::{CloseCode, HealthStatus, RefusedEndpoint};
+use router_config::microservice::OnRefused;
+use router_link::{ConnectionEvent, Handle};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::dispatch::Table;
+use crate::start_error::StartError;
+
+/// The endpoint set of a process never changes, so it has one revision.
+const REVISION: u64 = 1;
+
+/// One gateway, over all links to it.
+#[derive(Debug)]
+pub(crate) struct GatewayState {
+    /// What is dialled, for people.
+    pub(crate) target: String,
+    on_refused: OnRefused,
+    /// What follows from all gateways together.
+    board: Arc<Board>,
+    place: usize,
+}
+
+/// The state of a service towards all its gateways.
+#[derive(Debug)]
+pub(crate) struct Board {
+    gateways: watch::Sender<Vec<Standing>>,
+    health: watch::Sender<HealthStatus>,
+}
+
+/// How a service stands with one gateway.
+#[derive(Debug, Clone, Default)]
+struct Standing {
+    /// It has welcomed this process once.
+    welcomed: bool,
+    /// It holds the endpoints.
+    registered: bool,
+    /// It has taken them once: from then on a refusal ends nothing, because the service has started.
+    started: bool,
+    /// Links over which requests come, and calls can go.
+    routable: Vec<Handle>,
+}
+
+impl Board {
+    pub(crate) fn new(gateways: usize) -> Arc<Self> {
+        Arc::new(Self {
+            gateways: watch::Sender::new(vec![Standing::default(); gateways]),
+            health: watch::Sender::new(HealthStatus::Healthy),
+        })
+    }
+
+    pub(crate) fn gateway(self: &Arc<Self>, place: usize, target: String, on_refused: OnRefused) -> Arc<GatewayState> {
+        Arc::new(GatewayState { target, on_refused, board: Arc::clone(self), place })
+    }
+
+    /// Waits until every gateway has the endpoints and sends requests.
+    pub(crate) async fn ready(&self) {
+        let ready = |gateways: &Vec<Standing>| gateways.iter().all(Standing::is_ready);
+        let mut changes = self.gateways.subscribe();
+        // The sender lives as long as `self`.
+        let _ = changes.wait_for(ready).await;
+    }
+
+    /// What the next heartbeats say.
+    pub(crate) fn set_health(&self, status: HealthStatus) {
+        self.health.send_replace(status);
+        for link in self.gateways.borrow().iter().flat_map(|gateway| &gateway.routable) {
+            link.set_health(status, 0);
+        }
+    }
+
+    /// A link over which a request can be sent now.
+    pub(crate) fn any_link(&self) -> Option<Handle> {
+        let gateways = self.gateways.borrow();
+        let links = gateways.iter().flat_map(|gateway| &gateway.routable);
+        links.filter(|link| link.is_open() && !link.is_draining()).min_by_key(|link| link.streams().0).cloned()
+    }
+
+    fn change(&self, place: usize, change: impl FnOnce(&mut Standing)) {
+        self.gateways.send_modify(|gateways| {
+            if let Some(gateway) = gateways.get_mut(place) {
+                change(gateway);
+            }
+        });
+    }
+
+    fn look<R: Default>(&self, place: usize, look: impl FnOnce(&Standing) -> R) -> R {
+        self.gateways.borrow().get(place).map(look).unwrap_or_default()
+    }
+}
+
+impl Standing {
+    fn is_ready(&self) -> bool {
+        self.registered && !self.routable.is_empty()
+    }
+}
+
+impl GatewayState {
+    /// Whether it has welcomed this process once: then what it says later is no mistake of the configuration.
+    pub(crate) fn was_welcomed(&self) -> bool {
+        self.board.look(self.place, |standing| standing.welcomed)
+    }
+
+    fn is_ready(&self) -> bool {
+        self.board.look(self.place, Standing::is_ready)
+    }
+}
+
+/// One link, from its handshake to its end.
+#[derive(Debug)]
+pub(crate) struct LinkState {
+    gateway: Arc<GatewayState>,
+    /// Set when nothing of the gateway's is in flight on the link and nothing more will come.
+    pub(crate) drained: CancellationToken,
+    outcome: Mutex<Outcome>,
+}
+
+/// What the link brought about, for whoever decides whether to dial again.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) welcomed: bool,
+    /// The service is to end because of it.
+    pub(crate) fatal: Option<StartError>,
+}
+
+impl LinkState {
+    pub(crate) fn new(gateway: Arc<GatewayState>) -> Arc<Self> {
+        Arc::new(Self { gateway, drained: CancellationToken::new(), outcome: Mutex::default() })
+    }
+
+    pub(crate) fn take_outcome(&self) -> Outcome {
+        std::mem::take(&mut *self.outcome())
+    }
+
+    fn outcome(&self) -> std::sync::MutexGuard<'_, Outcome> {
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn event(&self, event: ConnectionEvent, handle: &Handle, table: &Table) {
+        let GatewayState { board, place, target, .. } = &*self.gateway;
+        match event {
+            ConnectionEvent::Welcomed(welcome) => {
+                self.outcome().welcomed = true;
+                let registered = welcome.revision >= REVISION;
+                board.change(*place, |standing| {
+                    standing.welcomed = true;
+                    standing.registered = registered;
+                });
+                tracing::debug!(gateway = %target, node = %welcome.node, "welcomed");
+                let health = *board.health.borrow();
+                if health != HealthStatus::Healthy {
+                    handle.set_health(health, 0);
+                }
+                if !registered {
+                    self.register(handle, table);
+                }
+            }
+            ConnectionEvent::EndpointsResult { refused, .. } => self.registered(&refused, handle, table),
+            ConnectionEvent::Routable => {
+                board.change(*place, |standing| standing.routable.push(handle.clone()));
+                self.tell_if_ready(table);
+            }
+            ConnectionEvent::PeerDraining => tracing::info!(gateway = %target, "the gateway drains its link"),
+            ConnectionEvent::Drained => self.drained.cancel(),
+            ConnectionEvent::Closed(_) => {
+                board.change(*place, |standing| standing.routable.retain(|link| !link.is_same(handle)));
+            }
+            _ => {}
+        }
+    }
+
+    fn register(&self, handle: &Handle, table: &Table) {
+        let descriptors = table.descriptors().map(|descriptor| (**descriptor).clone()).collect();
+        if let Err(error) = handle.register(REVISION, descriptors) {
+            self.fail(StartError::Register { gateway: self.gateway.target.clone(), error }, handle);
+        }
+    }
+
+    /// The gateway's answer to the endpoint set. Said again when a refused endpoint is accepted later.
+    fn registered(&self, refused: &[RefusedEndpoint], handle: &Handle, table: &Table) {
+        let GatewayState { board, place, target, on_refused } = &*self.gateway;
+        let refusals: Vec<String> = refused
+            .iter()
+            .map(|refusal| match table.by_id(refusal.id) {
+                Some(endpoint) => format!("{endpoint}: {}", refusal.reason),
+                None => format!("endpoint {}: {}", refusal.id, refusal.reason),
+            })
+            .collect();
+        let started = board.look(*place, |standing| standing.started);
+        if !refusals.is_empty() && *on_refused == OnRefused::Fail && !started {
+            return self.fail(StartError::Refused { gateway: target.clone(), refusals }, handle);
+        }
+        for refusal in &refusals {
+            tracing::warn!(gateway = %target, "refused: {refusal}");
+        }
+        board.change(*place, |standing| {
+            standing.registered = true;
+            standing.started = true;
+        });
+        self.tell_if_ready(table);
+    }
+
+    fn tell_if_ready(&self, table: &Table) {
+        if self.gateway.is_ready() {
+            let endpoints = table.endpoints.len();
+            tracing::info!(gateway = %self.gateway.target, endpoints, "requests can come");
+        }
+    }
+
+    fn fail(&self, error: StartError, handle: &Handle) {
+        handle.close(CloseCode::Normal, error.to_string());
+        self.outcome().fatal.get_or_insert(error);
+    }
+}

@@ -1,0 +1,159 @@
+//! One link to one gateway, for the life of the service: dial, serve, drain, dial again (SPEC 4, 7).
+//!
+//! It decides which ends are worth dialling again. It knows nothing of other links but what they share.
+
+use std::sync::Arc;
+
+use router_common::frame::{CloseCode, Hello, PROTOCOL_VERSION};
+use router_common::session::{Closed, ClosedBy, Common, ServiceSide, Session, Timers};
+use router_link::{Backoff, BoxLink, Driver, Handle};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::Chain;
+use crate::link_state::{GatewayState, LinkState};
+use crate::plan::{GatewayPlan, Identity};
+use crate::serve::{Server, ServiceApplication};
+use crate::start_error::StartError;
+
+/// One link's place and all that it needs.
+pub(crate) struct LinkTask {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) gateway: Arc<GatewayPlan>,
+    pub(crate) state: Arc<GatewayState>,
+    pub(crate) server: Server,
+    /// This link's number, from 0.
+    pub(crate) number: u16,
+    /// The service drains.
+    pub(crate) stop: CancellationToken,
+}
+
+/// How one dialling ended.
+enum Ended {
+    /// Because the service stops.
+    Stopped,
+    /// By itself, after it worked or before.
+    Lost { welcomed: bool },
+}
+
+impl LinkTask {
+    /// Keeps the link until the service stops.
+    ///
+    /// # Errors
+    /// What ends the whole service.
+    pub(crate) async fn run(self) -> Result<(), StartError> {
+        let mut backoff = Backoff::default();
+        loop {
+            match self.once().await? {
+                Ended::Stopped => return Ok(()),
+                Ended::Lost { welcomed: true } => backoff.reset(),
+                Ended::Lost { welcomed: false } => {}
+            }
+            let wait = backoff.next_wait(self.identity.environment.random_u64());
+            tracing::debug!(gateway = %self.state.target, ?wait, "dialling again");
+            let slept = self.stop.run_until_cancelled(tokio::time::sleep(wait)).await;
+            if slept.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn once(&self) -> Result<Ended, StartError> {
+        let Some(dialled) = self.stop.run_until_cancelled(self.gateway.connector.connect()).await else {
+            return Ok(Ended::Stopped);
+        };
+        let link = match dialled {
+            Ok(link) => link,
+            Err(error) => {
+                tracing::warn!(gateway = %self.state.target, error = %Chain(&error), "no link to the gateway");
+                return Ok(Ended::Lost { welcomed: false });
+            }
+        };
+        let link_state = LinkState::new(Arc::clone(&self.state));
+        let session = self.session(&link);
+        let application = ServiceApplication { server: self.server.clone(), state: Arc::clone(&link_state) };
+        let environment = Arc::clone(&self.identity.environment);
+        let (mut driver, handle) = Driver::new(link, session, application, environment);
+        let closed = tokio::select! {
+            closed = &mut driver => closed,
+            () = self.stop.cancelled() => {
+                tokio::select! {
+                    closed = &mut driver => closed,
+                    () = self.drained(&handle, &link_state) => driver.await,
+                }
+            }
+        };
+        let outcome = link_state.take_outcome();
+        if let Some(error) = outcome.fatal {
+            return Err(error);
+        }
+        if self.stop.is_cancelled() {
+            return Ok(Ended::Stopped);
+        }
+        self.judge(&closed)?;
+        Ok(Ended::Lost { welcomed: outcome.welcomed })
+    }
+
+    fn session(&self, link: &BoxLink) -> Session {
+        let LinkTask { identity, gateway, .. } = self;
+        let mut limits = identity.limits;
+        limits.max_frame = limits.max_frame.min(link.capabilities().max_frame);
+        let mut nonce = [0; 32];
+        identity.environment.random(&mut nonce);
+        let hello = Hello {
+            versions: vec![PROTOCOL_VERSION],
+            extensions: Vec::new(),
+            instance: identity.instance.clone(),
+            incarnation: identity.incarnation,
+            link: self.number,
+            links: gateway.links,
+            key_id: gateway.key_id.clone(),
+            nonce,
+            limits,
+            lease: gateway.lease.limit(),
+        };
+        let common = Common {
+            limits,
+            timers: Timers::default(),
+            budget: Arc::clone(&identity.budget),
+            channel_binding: link.peer().channel_binding.clone().unwrap_or_default(),
+        };
+        let side = ServiceSide { common, hello, secret: gateway.secret.clone(), lease: Arc::clone(&gateway.lease) };
+        Session::service(side, identity.environment.now())
+    }
+
+    /// Asks the gateway to send nothing more, waits for what is in flight as long as the grace lasts, and closes.
+    async fn drained(&self, handle: &Handle, link: &LinkState) {
+        if handle.is_open() {
+            handle.drain();
+            if self.server.cut.run_until_cancelled(link.drained.cancelled()).await.is_none() {
+                tracing::warn!(gateway = %self.state.target, "the grace is over; what is in flight is cut");
+                handle.close(CloseCode::Shutdown, "the service's grace is over");
+                return;
+            }
+        }
+        handle.close(CloseCode::Normal, "the service stops");
+    }
+
+    /// Whether an end is one after which there is no sense in dialling again.
+    fn judge(&self, closed: &Closed) -> Result<(), StartError> {
+        let gateway = self.state.target.clone();
+        let by_peer = closed.by == ClosedBy::Peer;
+        match closed.code {
+            CloseCode::Superseded if by_peer => {
+                return Err(StartError::Superseded { gateway, instance: self.identity.instance.id.clone() });
+            }
+            // At the first contact these are mistakes of the configuration. Later they are the gateway's, and pass.
+            CloseCode::UnsupportedVersion
+            | CloseCode::Unauthenticated
+            | CloseCode::Forbidden
+            | CloseCode::IdentityInUse
+                if !self.state.was_welcomed() =>
+            {
+                return Err(StartError::NotLetIn { gateway, code: closed.code, text: closed.text.clone() });
+            }
+            _ => {}
+        }
+        tracing::warn!(%gateway, code = %closed.code, text = closed.text, "the link to the gateway ended");
+        Ok(())
+    }
+}

@@ -1,0 +1,223 @@
+//! From what the code and microservice.yaml say to what is run: identity, gateways, lease, endpoints (SPEC 10).
+//!
+//! The file stands above the code. Everything that can be wrong is found here, before anything is dialled.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use router_common::frame::ReceiveLimits;
+use router_common::identity::{Incarnation, Instance, InstanceId, KeyId, Region, ServiceName, Version};
+use router_common::limits;
+use router_common::session::lease::Lease;
+use router_common::session::{Budget, Secret};
+use router_config::microservice::{GatewayConfig, OnRefused};
+use router_config::{MicroserviceConfig, Sources};
+use router_link::{Connector, Environment};
+
+use crate::connect;
+use crate::dispatch::Table;
+use crate::overrides;
+use crate::service::{Dial, Gateway, Hook, ServiceParts, Settings};
+use crate::start_error::{Mistake, StartError};
+
+/// All that is needed to run a service.
+pub(crate) struct Plan {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) table: Arc<Table>,
+    pub(crate) gateways: Vec<GatewayPlan>,
+    pub(crate) on_refused: OnRefused,
+    /// Time for what is in flight to finish.
+    pub(crate) grace: Duration,
+    pub(crate) hooks: Vec<Hook>,
+}
+
+/// Who this process is, the same on all its links.
+pub(crate) struct Identity {
+    pub(crate) instance: Instance,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) limits: ReceiveLimits,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) environment: Arc<dyn Environment>,
+}
+
+pub(crate) struct GatewayPlan {
+    pub(crate) connector: Arc<dyn Connector>,
+    pub(crate) secret: Option<Secret>,
+    pub(crate) key_id: Option<KeyId>,
+    pub(crate) links: u16,
+    /// This gateway's share of the instance's lease.
+    pub(crate) lease: Arc<Lease>,
+}
+
+impl Plan {
+    /// Reads the configuration and puts everything together.
+    ///
+    /// # Errors
+    /// All mistakes at once, or what is wrong with the configuration.
+    pub(crate) fn make(mut parts: ServiceParts) -> Result<Self, StartError> {
+        let config = config(&mut parts.settings)?;
+        for unmet in overrides::apply(&mut parts.endpoints, &config.endpoints) {
+            tracing::warn!("{unmet}");
+        }
+        identities(&mut parts, &config);
+        let dialled = gateways(&mut parts, &config);
+        parts.check()?;
+        let table = parts.table()?;
+        let (Some(name), Some(version)) = (parts.name, parts.version) else { return Err(StartError::Ended) };
+        if dialled.is_empty() {
+            return Err(StartError::NoGateway);
+        }
+        let settings = parts.settings;
+        let identity = identity(name, version, &settings, &config);
+        let whole = if config.lease == limits::LEASE { settings.lease.unwrap_or(limits::LEASE) } else { config.lease };
+        let configured_grace: Duration = config.shutdown.grace.into();
+        let default_grace: Duration = MicroserviceConfig::default().shutdown.grace.into();
+        Ok(Self {
+            identity: Arc::new(identity),
+            table,
+            gateways: share(dialled, whole),
+            on_refused: match (config.on_refused, settings.on_refused) {
+                (OnRefused::Warn, _) | (_, Some(OnRefused::Warn)) => OnRefused::Warn,
+                _ => OnRefused::Fail,
+            },
+            grace: if configured_grace == default_grace {
+                settings.grace.unwrap_or(default_grace)
+            } else {
+                configured_grace
+            },
+            hooks: settings.on_shutdown,
+        })
+    }
+}
+
+/// The configuration that was given, or file and environment.
+fn config(settings: &mut Settings) -> Result<MicroserviceConfig, StartError> {
+    if let Some(config) = settings.config.take() {
+        return Ok(config);
+    }
+    let sources = Sources::microservice().process_environment();
+    let sources = match settings.config_file.take() {
+        Some(path) => sources.file::<PathBuf>(path),
+        None => sources,
+    };
+    Ok(router_config::load(sources)?)
+}
+
+/// Name and version are the code's; the file may repeat them.
+fn identities(parts: &mut ServiceParts, config: &MicroserviceConfig) {
+    if let (Some(configured), Some(coded)) = (&config.service.name, &parts.name)
+        && configured != coded
+    {
+        let (configured, coded) = (configured.to_string(), coded.to_string());
+        parts.mistakes.push(Mistake::Identity { key: "name", configured, coded });
+    }
+    if let (Some(configured), Some(coded)) = (&config.service.version, &parts.version)
+        && configured != coded
+    {
+        let (configured, coded) = (configured.to_string(), coded.to_string());
+        parts.mistakes.push(Mistake::Identity { key: "version", configured, coded });
+    }
+}
+
+fn identity(name: ServiceName, version: Version, settings: &Settings, config: &MicroserviceConfig) -> Identity {
+    let environment = Arc::clone(&settings.environment);
+    let region = config.service.region.clone().or_else(|| settings.region.clone());
+    let id = config.service.instance_id.clone().or_else(|| settings.instance_id.clone());
+    let mut incarnation = [0; 16];
+    environment.random(&mut incarnation);
+    let instance = Instance {
+        service: name,
+        version,
+        region: region.unwrap_or_else(default_region),
+        id: id.unwrap_or_else(|| new_instance_id(&*environment)),
+    };
+    Identity {
+        instance,
+        incarnation: Incarnation(incarnation),
+        limits: ReceiveLimits::default(),
+        budget: Budget::new(limits::NODE_BUFFER_BYTES),
+        environment,
+    }
+}
+
+/// A gateway with its secret, before the lease is divided.
+struct Dialled {
+    connector: Arc<dyn Connector>,
+    secret: Option<Secret>,
+    key_id: Option<KeyId>,
+    links: u16,
+}
+
+/// The gateways of the code and of the configuration; what is wrong with one is one more mistake.
+fn gateways(parts: &mut ServiceParts, config: &MicroserviceConfig) -> Vec<Dialled> {
+    let coded = std::mem::take(&mut parts.settings.gateways);
+    let all = coded
+        .into_iter()
+        .map(dial_coded)
+        .chain(config.gateways.iter().map(dial_configured));
+    let mut dialled: Vec<Dialled> = Vec::new();
+    for gateway in all {
+        match gateway {
+            Ok(gateway) => dialled.push(gateway),
+            Err((url, problem)) => parts.mistakes.push(Mistake::Gateway { url, problem }),
+        }
+    }
+    dialled
+}
+
+type Refused = (String, String);
+
+fn dial_coded(gateway: Gateway) -> Result<Dialled, Refused> {
+    let connector = match gateway.by {
+        Dial::Connector(connector) => connector,
+        Dial::Url(url) => connect::connector(&url).map_err(|problem| (url, problem))?,
+    };
+    let secret = gateway
+        .secret
+        .map(Secret::new)
+        .transpose()
+        .map_err(|error| (connector.target().to_owned(), error.to_string()))?;
+    Ok(Dialled { key_id: secret.is_some().then(KeyId::sole), secret, links: gateway.links, connector })
+}
+
+fn dial_configured(gateway: &GatewayConfig) -> Result<Dialled, Refused> {
+    let refuse = |problem: String| (gateway.url.to_string(), problem);
+    let connector = connect::connector(gateway.url.expose()).map_err(refuse)?;
+    let secret = match &gateway.shared_secret {
+        Some(reference) => {
+            let resolved = reference.resolve_shared().map_err(|error| refuse(error.to_string()))?;
+            Some(Secret::new(resolved.expose()).map_err(|error| refuse(error.to_string()))?)
+        }
+        None => None,
+    };
+    let key_id = secret.is_some().then(|| gateway.key_id.clone().unwrap_or_else(KeyId::sole));
+    Ok(Dialled { connector, secret, key_id, links: gateway.links })
+}
+
+/// Divides the instance's lease over its gateways (SPEC 4): each gets at least one slot, the first the rest.
+fn share(dialled: Vec<Dialled>, whole: u32) -> Vec<GatewayPlan> {
+    let count = u32::try_from(dialled.len()).unwrap_or(u32::MAX).max(1);
+    let (each, rest) = (whole / count, whole % count);
+    (0_u32..)
+        .zip(dialled)
+        .map(|(place, Dialled { connector, secret, key_id, links })| {
+            let limit = (each + u32::from(place < rest)).max(1);
+            GatewayPlan { connector, secret, key_id, links, lease: Lease::new(limit) }
+        })
+        .collect()
+}
+
+fn default_region() -> Region {
+    const { "local" }.parse().unwrap_or_else(|_| unreachable!("`local` is a region's name"))
+}
+
+/// A UUIDv7 (SPEC 2).
+fn new_instance_id(environment: &dyn Environment) -> InstanceId {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let milliseconds = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    let mut random = [0; 10];
+    environment.random(&mut random);
+    let id = uuid::Builder::from_unix_timestamp_millis(milliseconds, &random).into_uuid();
+    id.to_string().parse().unwrap_or_else(|_| unreachable!("a UUID is an instance id"))
+}

@@ -1,0 +1,252 @@
+//! Requests of one link onto handlers, and their answers back: the SDK's side of a link (SPEC 4, 6, 11).
+//!
+//! A handler is first polled in place, so that one that need not wait costs no task and its answer leaves with
+//! whatever else is ready. It is dropped when nobody waits for its answer any more, unless its endpoint is `detached`.
+//! Nothing here knows how a link is made or made again.
+
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use http::StatusCode;
+use http_body::Frame;
+use router_common::frame::Reason;
+use router_link::{
+    Application, Body, BodyError, Cancelled, ConnectionEvent, Environment, Handle, RequestContext, Respond, Responder,
+};
+use tokio::sync::oneshot;
+use tokio::time::Sleep;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::bytes::Bytes;
+use crate::dispatch::{Running, Table, panic_text};
+use crate::handler::{Request, Response};
+use crate::link_state::LinkState;
+
+/// What all links of a service share.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    pub(crate) table: Arc<Table>,
+    /// The handlers that had to wait for something.
+    pub(crate) handlers: TaskTracker,
+    /// Ends what outlives its link, when the grace of a shutdown is over.
+    pub(crate) cut: CancellationToken,
+}
+
+impl Server {
+    fn serve(&self, request: Request, responder: Responder) {
+        let context = request.extensions().get::<RequestContext>();
+        let deadline = context.and_then(|context| context.deadline);
+        let Some(endpoint) = context.and_then(|context| context.endpoint).and_then(|id| self.table.by_id(id)) else {
+            // An id this process never gave: no handler has seen the request.
+            return responder.reject(Reason::Refused);
+        };
+        let outlives = endpoint.detached || endpoint.descriptor.one_way;
+        let one_way = endpoint.descriptor.one_way;
+        let running = self.table.start(endpoint, request);
+        let stage = if one_way { Stage::one_way(running, responder) } else { Stage::handling(running, responder) };
+        let mut serving =
+            Serving { stage, outlives, deadline, timer: None, environment: Arc::clone(&self.table.environment) };
+        if serving.poll_stage(&mut Context::from_waker(Waker::noop()), Attempt::InPlace).is_ready() {
+            return;
+        }
+        if outlives {
+            self.handlers.spawn(self.cut.clone().run_until_cancelled_owned(serving));
+        } else {
+            self.handlers.spawn(serving);
+        }
+    }
+}
+
+/// The application of one link.
+#[derive(Debug)]
+pub(crate) struct ServiceApplication {
+    pub(crate) server: Server,
+    pub(crate) state: Arc<LinkState>,
+}
+
+impl Application for ServiceApplication {
+    fn event(&mut self, event: ConnectionEvent, handle: &Handle) {
+        self.state.event(event, handle, &self.server.table);
+    }
+
+    fn request(&mut self, request: Request, responder: Responder) {
+        self.server.serve(request, responder);
+    }
+}
+
+/// Whether this poll is the first one, in the driver, where nobody is woken: it is repeated in a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attempt {
+    InPlace,
+    InTask,
+}
+
+/// One request being served: its handler, then its answer's body.
+///
+/// ```text
+/// Handling ──answer──> Responding ──body handed over, or stream over──> done
+///    └──cancelled or deadline passed (not if it outlives its request)──> done
+/// OneWay: the answer (202) is on its way while the handler works; done when both are
+/// ```
+struct Serving {
+    stage: Stage,
+    /// The handler goes on when nobody waits for its answer any more.
+    outlives: bool,
+    deadline: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+    environment: Arc<dyn Environment>,
+}
+
+enum Stage {
+    Handling { running: Running, responder: Responder, cancelled: Cancelled },
+    Responding { respond: Pin<Box<Respond>> },
+    OneWay { running: Option<Running>, accepted: Option<Pin<Box<Respond>>>, ended: Option<oneshot::Sender<()>> },
+    Done,
+}
+
+impl Stage {
+    fn handling(running: Running, responder: Responder) -> Self {
+        let cancelled = responder.cancelled();
+        Self::Handling { running, responder, cancelled }
+    }
+
+    /// Admission is answered at once; the stream, and with it the slot of the lease, ends with the handler (SPEC 4).
+    fn one_way(running: Running, responder: Responder) -> Self {
+        let (ended, until) = oneshot::channel();
+        let mut response = Response::new(Body::stream(Until(until)));
+        *response.status_mut() = StatusCode::ACCEPTED;
+        let accepted = Some(Box::pin(responder.respond(response)));
+        Self::OneWay { running: Some(running), accepted, ended: Some(ended) }
+    }
+}
+
+impl Serving {
+    fn poll_stage(&mut self, cx: &mut Context<'_>, attempt: Attempt) -> Poll<()> {
+        loop {
+            match &mut self.stage {
+                Stage::Handling { running, cancelled, .. } => {
+                    if let Poll::Ready(response) = Pin::new(running).poll(cx) {
+                        self.respond(response);
+                        continue;
+                    }
+                    if attempt == Attempt::InPlace {
+                        return Poll::Pending;
+                    }
+                    if self.outlives {
+                        return Poll::Pending;
+                    }
+                    if Pin::new(cancelled).poll(cx).is_ready() {
+                        self.give_up(None);
+                        return Poll::Ready(());
+                    }
+                    if self.poll_deadline(cx).is_ready() {
+                        self.give_up(Some(Reason::DeadlineExceeded));
+                        return Poll::Ready(());
+                    }
+                    return Poll::Pending;
+                }
+                Stage::Responding { respond } => {
+                    let Poll::Ready(()) = poll_respond(respond, cx) else { return Poll::Pending };
+                    self.stage = Stage::Done;
+                }
+                Stage::OneWay { running, accepted, ended } => {
+                    if running.as_mut().is_some_and(|running| Pin::new(running).poll(cx).is_ready()) {
+                        *running = None;
+                    }
+                    if running.is_none() && let Some(ended) = ended.take() {
+                        // Nobody listens if the client has left.
+                        let _ = ended.send(());
+                    }
+                    if accepted.as_mut().is_some_and(|accepted| poll_respond(accepted, cx).is_ready()) {
+                        *accepted = None;
+                    }
+                    if running.is_some() || accepted.is_some() {
+                        return Poll::Pending;
+                    }
+                    self.stage = Stage::Done;
+                }
+                Stage::Done => return Poll::Ready(()),
+            }
+        }
+    }
+
+    fn respond(&mut self, response: Response) {
+        if let Stage::Handling { responder, .. } = std::mem::replace(&mut self.stage, Stage::Done) {
+            self.stage = Stage::Responding { respond: Box::pin(responder.respond(response)) };
+        }
+    }
+
+    /// Drops the handler, and then what holds its slot of the lease.
+    fn give_up(&mut self, reason: Option<Reason>) {
+        if let Stage::Handling { running, responder, .. } = std::mem::replace(&mut self.stage, Stage::Done) {
+            drop(running);
+            match reason {
+                Some(reason) => responder.reject(reason),
+                None => drop(responder),
+            }
+        }
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = self.deadline else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| {
+            // By way of a duration, because the environment's clock need not be tokio's.
+            Box::pin(tokio::time::sleep(deadline.saturating_duration_since(self.environment.now())))
+        });
+        timer.as_mut().poll(cx)
+    }
+}
+
+impl Future for Serving {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.get_mut().poll_stage(cx, Attempt::InTask)
+    }
+}
+
+impl fmt::Debug for Serving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stage = match &self.stage {
+            Stage::Handling { .. } => "handling",
+            Stage::Responding { .. } => "responding",
+            Stage::OneWay { .. } => "one way",
+            Stage::Done => "done",
+        };
+        f.debug_struct("Serving").field("stage", &stage).finish_non_exhaustive()
+    }
+}
+
+/// Hands over an answer. A body that panics is a body that failed: the stream is cancelled, as its head has gone.
+fn poll_respond(respond: &mut Pin<Box<Respond>>, cx: &mut Context<'_>) -> Poll<()> {
+    match catch_unwind(AssertUnwindSafe(|| respond.as_mut().poll(cx))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(Ok(()))) => Poll::Ready(()),
+        Ok(Poll::Ready(Err(error))) => {
+            tracing::debug!(%error, "an answer did not get through");
+            Poll::Ready(())
+        }
+        Err(panic) => {
+            tracing::error!(panic = panic_text(&*panic), "the body of a response panicked");
+            Poll::Ready(())
+        }
+    }
+}
+
+/// An empty body that ends when somebody says so, or is gone.
+struct Until(oneshot::Receiver<()>);
+
+impl http_body::Body for Until {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.0).poll(cx).map(|_| None)
+    }
+}
