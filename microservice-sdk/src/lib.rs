@@ -18,8 +18,6 @@ pub mod response;
 mod serve;
 mod service;
 mod start_error;
-#[cfg(feature = "testing")]
-pub mod testing;
 
 pub use {bytes, http};
 
@@ -34,8 +32,8 @@ pub use self::lifecycle::Running;
 pub use self::response::{Chunks, IntoResponse, IntoResponseParts};
 pub use self::service::Microservice;
 pub use self::start_error::{Mistake, StartError};
+pub use router_common::frame::HealthStatus;
 pub use router_config::MicroserviceConfig;
 pub use router_config::microservice::OnRefused;
-pub use router_common::frame::HealthStatus;
 pub use router_link::{Body, BodyError, Cancellation};
 pub use sdk_macros::{EndpointError, endpoint, endpoints, version};

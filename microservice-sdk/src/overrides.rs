@@ -29,7 +29,7 @@ impl fmt::Display for Unmet {
 pub(crate) fn apply(endpoints: &mut [Endpoint], overrides: &[EndpointOverride]) -> Vec<Unmet> {
     let mut unmet = Vec::new();
     for over in overrides {
-        let method: &http::Method = &over.method;
+        let method: &http::Method = over.method.as_method();
         let path = over.path.canonical();
         let met = endpoints
             .iter_mut()

@@ -2,7 +2,6 @@
 //!
 //! The file stands above the code. Everything that can be wrong is found here, before anything is dialled.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -98,7 +97,7 @@ fn config(settings: &mut Settings) -> Result<MicroserviceConfig, StartError> {
     }
     let sources = Sources::microservice().process_environment();
     let sources = match settings.config_file.take() {
-        Some(path) => sources.file::<PathBuf>(path),
+        Some(path) => sources.file(path),
         None => sources,
     };
     Ok(router_config::load(sources)?)
@@ -152,10 +151,7 @@ struct Dialled {
 /// The gateways of the code and of the configuration; what is wrong with one is one more mistake.
 fn gateways(parts: &mut ServiceParts, config: &MicroserviceConfig) -> Vec<Dialled> {
     let coded = std::mem::take(&mut parts.settings.gateways);
-    let all = coded
-        .into_iter()
-        .map(dial_coded)
-        .chain(config.gateways.iter().map(dial_configured));
+    let all = coded.into_iter().map(dial_coded).chain(config.gateways.iter().map(dial_configured));
     let mut dialled: Vec<Dialled> = Vec::new();
     for gateway in all {
         match gateway {

@@ -16,7 +16,8 @@ use http::StatusCode;
 use http_body::Frame;
 use router_common::frame::Reason;
 use router_link::{
-    Application, Body, BodyError, Cancelled, ConnectionEvent, Environment, Handle, RequestContext, Respond, Responder,
+    Application, Body, BodyError, Cancelled, ConnectionEvent, Environment, Handle, RequestContext, Respond,
+    RespondError, Responder,
 };
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
@@ -159,7 +160,9 @@ impl Serving {
                     if running.as_mut().is_some_and(|running| Pin::new(running).poll(cx).is_ready()) {
                         *running = None;
                     }
-                    if running.is_none() && let Some(ended) = ended.take() {
+                    if running.is_none()
+                        && let Some(ended) = ended.take()
+                    {
                         // Nobody listens if the client has left.
                         let _ = ended.send(());
                     }
@@ -229,7 +232,11 @@ fn poll_respond(respond: &mut Pin<Box<Respond>>, cx: &mut Context<'_>) -> Poll<(
         Ok(Poll::Pending) => Poll::Pending,
         Ok(Poll::Ready(Ok(()))) => Poll::Ready(()),
         Ok(Poll::Ready(Err(error))) => {
-            tracing::debug!(%error, "an answer did not get through");
+            match error {
+                // Clients leave all the time.
+                RespondError::Closed => tracing::debug!(%error, "an answer did not get through"),
+                _ => tracing::warn!(%error, "an answer could not be sent"),
+            }
             Poll::Ready(())
         }
         Err(panic) => {

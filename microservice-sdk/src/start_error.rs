@@ -22,7 +22,9 @@ pub enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// There is no gateway to connect to.
-    #[error("no gateway is named: call `gateway(\"tcp://127.0.0.1:5100\")`, or name one under `gateways` in microservice.yaml")]
+    #[error(
+        "no gateway is named: call `gateway(\"tcp://127.0.0.1:5100\")`, or name one under `gateways` in microservice.yaml"
+    )]
     NoGateway,
     /// A gateway refused endpoints, and the service is to fail then (SPEC 2).
     #[error("{gateway} refused endpoints (set `on_refused: warn` to serve the others):{}", Bulleted(.refusals))]

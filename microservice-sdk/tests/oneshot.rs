@@ -83,18 +83,18 @@ mod files {
     use super::*;
 
     #[derive(Deserialize)]
-    pub struct Where {
+    pub(super) struct Where {
         user: String,
         path: String,
     }
 
     #[endpoint(GET, "/users/{user}/files/{*path}")]
-    pub async fn fetch(Path(Where { user, path }): Path<Where>) -> String {
+    pub(super) async fn fetch(Path(Where { user, path }): Path<Where>) -> String {
         format!("{user}: {path}")
     }
 
     #[endpoint(GET, "/users/{user}/files/readme")]
-    pub async fn readme() -> &'static str {
+    pub(super) async fn readme() -> &'static str {
         "read me"
     }
 }

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use http::uri::Authority;
 use http::{HeaderMap, Method, Uri};
-use router_common::codec::head::Scheme;
 use router_common::endpoint::EndpointDescriptor;
-use router_link::{Environment, RequestContext};
+use router_common::head::Scheme;
+use router_link::{Cancellation, Environment, RequestContext};
 
 use super::{FromRequestParts, Parts};
 use crate::dispatch::Invocation;
@@ -44,6 +44,15 @@ impl<S: Send + Sync> FromRequestParts<S> for Parts {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         Ok(parts.clone())
+    }
+}
+
+/// Whether anybody still waits for the answer; for handlers of `detached` endpoints, which are not dropped then.
+impl<S: Send + Sync> FromRequestParts<S> for Cancellation {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
     }
 }
 

@@ -1,0 +1,229 @@
+//! A gateway that knows one service and does as a test says. It routes nothing: a test names the endpoint by its path.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use http_body_util::BodyExt as _;
+use microservice_sdk::Body;
+use microservice_sdk::http::{Method, Request, Response};
+use router_common::endpoint::{EndpointDescriptor, EndpointId};
+use router_common::frame::{HealthStatus, Hello, RefusedEndpoint};
+use router_common::identity::Identity;
+use router_common::path::RequestPath;
+use router_common::session::lease::Lease;
+use router_common::session::{Accepted, Common, GatewaySide, Joining, Secrets, Session};
+use router_link::{
+    Application, BodyError, BoxListener, Call, CallError, ConnectionEvent, Connector, Driver, Environment as _, Handle,
+    Parameters, Refused, RequestContext, Responder, SystemEnvironment,
+};
+use tokio::sync::watch;
+use transport_in_memory::InMemory;
+
+#[derive(Clone)]
+pub(crate) struct FakeGateway {
+    connector: Arc<dyn Connector>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Bumped whenever the state changes.
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    hellos: Vec<Hello>,
+    leases: Vec<Arc<Lease>>,
+    endpoints: Vec<EndpointDescriptor>,
+    refused: HashMap<String, String>,
+    routable: Vec<Handle>,
+    opened: usize,
+    draining: bool,
+    health: Option<HealthStatus>,
+}
+
+impl FakeGateway {
+    pub(crate) fn start() -> Self {
+        let (connector, listener) = InMemory::new();
+        let shared = Arc::new(Shared { state: Mutex::default(), changes: watch::Sender::new(0) });
+        tokio::spawn(accept(Box::new(listener), Arc::clone(&shared)));
+        Self { connector: Arc::new(connector), shared }
+    }
+
+    pub(crate) fn connector(&self) -> Arc<dyn Connector> {
+        Arc::clone(&self.connector)
+    }
+
+    /// Refuses the endpoint of a path when it is offered.
+    pub(crate) fn refuse(&self, path: &str, reason: &str) {
+        self.shared.change(|state| state.refused.insert(path.to_owned(), reason.to_owned()));
+    }
+
+    pub(crate) fn hellos(&self) -> Vec<Hello> {
+        let mut hellos = self.shared.lock().hellos.clone();
+        hellos.sort_by_key(|hello| hello.link);
+        hellos
+    }
+
+    pub(crate) fn endpoint(&self, path: &str) -> EndpointDescriptor {
+        let state = self.shared.lock();
+        state.endpoints.iter().find(|endpoint| endpoint.path.as_str() == path).unwrap().clone()
+    }
+
+    /// The newest link over which requests can go.
+    pub(crate) async fn link(&self) -> Handle {
+        self.shared.wait(|state| state.routable.last().cloned()).await
+    }
+
+    /// Waits until as many links have become routable, lost ones included.
+    pub(crate) async fn links(&self, count: usize) {
+        self.shared.wait(|state| (state.opened >= count).then_some(())).await;
+    }
+
+    pub(crate) async fn peer_draining(&self) {
+        self.shared.wait(|state| state.draining.then_some(())).await;
+    }
+
+    pub(crate) async fn health(&self, wanted: HealthStatus) {
+        self.shared.wait(|state| (state.health == Some(wanted)).then_some(())).await;
+    }
+
+    /// Waits until no slot of any lease is taken.
+    pub(crate) async fn idle(&self) {
+        self.shared.wait(|state| state.leases.iter().all(|lease| lease.in_flight() == 0).then_some(())).await;
+    }
+
+    pub(crate) async fn get(&self, target: &str) -> Result<Response<Body>, CallError> {
+        self.request("GET", target, Body::empty(), None).await
+    }
+
+    pub(crate) async fn request(
+        &self,
+        method: &str,
+        target: &str,
+        body: Body,
+        timeout: Option<Duration>,
+    ) -> Result<Response<Body>, CallError> {
+        let method: Method = method.parse().unwrap();
+        let (id, parameters) = {
+            let state = self.shared.lock();
+            let path = RequestPath::parse(target).unwrap();
+            let fits = |endpoint: &EndpointDescriptor| {
+                let parameters = (endpoint.method == method).then(|| endpoint.path.matches(&path))??;
+                Some((endpoint.id, Parameters::new(parameters.as_slice())))
+            };
+            state.endpoints.iter().find_map(fits).expect("an endpoint that was registered")
+        };
+        let deadline = timeout.map(|timeout| SystemEnvironment.now() + timeout);
+        let request = Request::builder().method(method).uri(target).body(body).unwrap();
+        self.send(request, Call { endpoint: Some(id), parameters, deadline, ..Call::default() }).await
+    }
+
+    pub(crate) async fn call_id(&self, id: u32, target: &str) -> Result<Response<Body>, CallError> {
+        let request = Request::get(target).body(Body::empty()).unwrap();
+        self.send(request, Call { endpoint: EndpointId::new(id), ..Call::default() }).await
+    }
+
+    async fn send(&self, request: Request<Body>, mut call: Call) -> Result<Response<Body>, CallError> {
+        let link = self.link().await;
+        call.permit = self.shared.lock().leases.last().and_then(Lease::try_acquire);
+        link.call(request, call).await
+    }
+}
+
+/// The whole body, or how it was cut short.
+pub(crate) async fn text(response: Response<Body>) -> Result<String, BodyError> {
+    let bytes = response.into_body().collect().await?.to_bytes();
+    Ok(String::from_utf8(bytes.to_vec()).unwrap())
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
+        let result = change(&mut self.lock());
+        self.changes.send_modify(|version| *version += 1);
+        result
+    }
+
+    async fn wait<R>(&self, look: impl Fn(&State) -> Option<R>) -> R {
+        let mut changes = self.changes.subscribe();
+        loop {
+            if let Some(found) = look(&self.lock()) {
+                return found;
+            }
+            changes.changed().await.unwrap();
+        }
+    }
+}
+
+async fn accept(mut listener: BoxListener, shared: Arc<Shared>) {
+    let environment = Arc::new(SystemEnvironment);
+    while let Ok(link) = listener.accept().await {
+        let side = GatewaySide {
+            common: Common::default(),
+            node: "fake".parse().unwrap(),
+            secrets: Secrets::none(),
+            nonce: [7; 32],
+            identity: Identity::InProcess,
+        };
+        let session = Session::gateway(side, environment.now());
+        let (driver, _) = Driver::new(link, session, Desk(Arc::clone(&shared)), environment.clone());
+        tokio::spawn(driver);
+    }
+}
+
+struct Desk(Arc<Shared>);
+
+impl Application for Desk {
+    fn join(&mut self, joining: Joining, _: &Handle) -> Result<Accepted, Refused> {
+        let lease = Lease::new(joining.hello.lease);
+        let shared = Arc::downgrade(&self.0);
+        lease.on_freed(move || {
+            if let Some(shared) = shared.upgrade() {
+                shared.changes.send_modify(|version| *version += 1);
+            }
+        });
+        self.0.change(|state| {
+            state.hellos.push(joining.hello);
+            state.leases.push(Arc::clone(&lease));
+        });
+        Ok(Accepted { lease, revision: 0, links: 1 })
+    }
+
+    fn event(&mut self, event: ConnectionEvent, handle: &Handle) {
+        match event {
+            ConnectionEvent::Endpoints { revision, endpoints } => {
+                let refused = self.0.change(|state| {
+                    state.endpoints = endpoints;
+                    let refuse = |endpoint: &EndpointDescriptor| {
+                        let reason = state.refused.get(endpoint.path.as_str())?.clone();
+                        Some(RefusedEndpoint { id: endpoint.id, reason })
+                    };
+                    state.endpoints.iter().filter_map(refuse).collect()
+                });
+                handle.endpoints_result(revision, refused);
+            }
+            ConnectionEvent::Routable => self.0.change(|state| {
+                state.opened += 1;
+                state.routable.push(handle.clone());
+            }),
+            ConnectionEvent::PeerDraining => self.0.change(|state| state.draining = true),
+            ConnectionEvent::Heartbeat { status, .. } => self.0.change(|state| state.health = Some(status)),
+            ConnectionEvent::Closed(_) => self.0.change(|state| state.routable.retain(|link| !link.is_same(handle))),
+            _ => {}
+        }
+    }
+
+    /// What the service calls: answered with what arrived.
+    fn request(&mut self, request: Request<Body>, responder: Responder) {
+        let context = request.extensions().get::<RequestContext>().unwrap();
+        let left = context.deadline.map(|at| at.saturating_duration_since(SystemEnvironment.now()).as_secs());
+        let answer = format!("{} {} within {left:?}", request.method(), request.uri());
+        tokio::spawn(responder.respond(Response::new(answer.into())));
+    }
+}
