@@ -13,11 +13,11 @@ use router_common::session::lease::Lease;
 
 /// One stay of one instance at this gateway: never given again, so a key that was kept cannot name a successor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct InstanceKey(pub(crate) u64);
+pub struct InstanceKey(pub u64);
 
 /// The number of one link at this gateway, over all instances; never given again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LinkId(pub(crate) u64);
+pub struct LinkId(pub u64);
 
 /// How much an instance may be used, best first. What a service says and what its silence says, whichever is worse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
