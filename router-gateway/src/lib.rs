@@ -1,3 +1,4 @@
 //! The HTTP router gateway: a library and a binary.
 
+pub mod registry;
 pub mod routing;

@@ -128,6 +128,6 @@ fn candidate(number: u64, spec: &Spec, set: usize) -> Candidate<()> {
     if spec.routable {
         state.set_routable();
     }
-    let links = Box::new([Arc::new(LinkState::new(LinkId(number), (), 0))]);
+    let links = [Arc::new(LinkState::new(LinkId(number), (), 0))].into();
     Candidate { instance: Arc::new(state), tier: spec.tier, set, links }
 }

@@ -308,7 +308,7 @@ pub struct Candidate<H> {
     pub tier: u32,
     /// Which of its version's endpoint sets it has.
     pub set: usize,
-    pub links: Box<[Arc<LinkState<H>>]>,
+    pub links: Arc<[Arc<LinkState<H>>]>,
 }
 
 impl<H> Candidate<H> {
@@ -406,7 +406,7 @@ mod tests {
             instance: Arc::new(instance()),
             tier: 0,
             set: 0,
-            links: Box::new([link(0, 0), link(1, 1), link(2, 1)]),
+            links: [link(0, 0), link(1, 1), link(2, 1)].into(),
         };
         let picked = |worker| candidate.link(worker).map(|chosen| chosen.link.id().0);
         assert_eq!(picked(0), Some(0));

@@ -1,0 +1,652 @@
+//! The registry: live instances, what they registered, and the route table that follows from them (SPEC 1, 2, 5, 8).
+//!
+//! Every change is made in the books under one lock, and published at once as a new immutable [`RouteTable`]; requests
+//! read tables and never take the lock. Routing state is the union of the live links and nothing else. The registry
+//! reads no clock, sends no request, and does not know transports; a link is whatever implements [`LinkHandle`].
+
+mod catalogue;
+mod member;
+mod ownership;
+pub mod policy;
+mod publish;
+pub mod views;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use router_common::endpoint::EndpointDescriptor;
+use router_common::frame::{CloseCode, RefusedEndpoint};
+use router_common::identity::{Instance, Region, ServiceName};
+use router_common::limits;
+use router_common::session::lease::Lease;
+use router_common::session::{Accepted, Closed, ClosedBy, Joining, Silence};
+use router_config::RouterConfig;
+use router_link::{ConnectionEvent, Handle, Refused};
+use rustc_hash::FxHashMap;
+
+use self::catalogue::Catalogue;
+use self::member::{Leaving, Linked, Member};
+pub use self::policy::Policy;
+pub use self::publish::Promotion;
+use self::publish::Publisher;
+use crate::routing::instance::{Health, InstanceKey, InstanceState, LinkId, LinkState};
+use crate::routing::strategy::Strategy;
+use crate::routing::table::RouteTable;
+
+/// Live instances of one gateway: a bound on memory, ten times what PERFORMANCE asks a node to bear.
+pub const INSTANCES: usize = 10_000;
+/// How long a link that belongs to no instance any more may finish what is in flight on it.
+pub const LEAVING_GRACE: Duration = Duration::from_secs(30);
+
+/// What the registry needs of a link. All but [`LinkHandle::peer`] is called without the registry's lock.
+pub trait LinkHandle: Clone + Send + Sync + 'static {
+    /// Asks the service to open nothing more on this link.
+    fn drain(&self);
+    /// Ends the link.
+    fn close(&self, code: CloseCode, text: &str);
+    /// Tells what became of a revision of the instance's endpoints.
+    fn endpoints_result(&self, revision: u64, refused: Vec<RefusedEndpoint>);
+    /// Whether nothing is in flight on it, in either direction.
+    fn is_idle(&self) -> bool;
+    /// Transport and address, for lists; takes no lock.
+    fn peer(&self) -> String;
+}
+
+impl LinkHandle for Handle {
+    fn drain(&self) {
+        Self::drain(self);
+    }
+
+    fn close(&self, code: CloseCode, text: &str) {
+        Self::close(self, code, text);
+    }
+
+    fn endpoints_result(&self, revision: u64, refused: Vec<RefusedEndpoint>) {
+        Self::endpoints_result(self, revision, refused);
+    }
+
+    fn is_idle(&self) -> bool {
+        self.streams() == (0, 0)
+    }
+
+    fn peer(&self) -> String {
+        Self::peer(self).to_string()
+    }
+}
+
+/// What the registry is told once.
+#[derive(Debug, Clone)]
+pub struct RegistrySettings {
+    /// The node's own region.
+    pub region: Region,
+    /// The next best regions, the nearest first.
+    pub neighbor_regions: Vec<Region>,
+    pub strategy: Strategy,
+    pub promotion: Promotion,
+    pub policy: Policy,
+    /// How many links of one instance the gateway can make use of: its workers.
+    pub links: u16,
+}
+
+impl RegistrySettings {
+    /// From `router.yaml`, for so many workers.
+    #[must_use]
+    pub fn from_config<T>(config: &RouterConfig<T>, workers: usize) -> Self {
+        use router_config::router::Strategy as Configured;
+        let strategy = match config.routing.strategy {
+            Configured::LowestPing => Strategy::LowestPing,
+            Configured::LeastLoaded => Strategy::LeastLoaded,
+            Configured::RoundRobin => Strategy::RoundRobin,
+            Configured::Random => Strategy::Random,
+        };
+        let promote = &config.routing.promote;
+        Self {
+            region: config.node.region.clone(),
+            neighbor_regions: config.node.neighbor_regions.clone(),
+            strategy,
+            promotion: Promotion { instances: promote.instances.get(), after: promote.after.as_duration() },
+            policy: Policy::from_config(&config.services),
+            links: u16::try_from(workers).unwrap_or(limits::LINKS).clamp(1, limits::LINKS),
+        }
+    }
+
+    /// 0: the own region; then the neighbours in their order; then all others.
+    fn tier(&self, region: &Region) -> u32 {
+        if *region == self.region {
+            return 0;
+        }
+        let neighbor = self.neighbor_regions.iter().position(|neighbor| neighbor == region);
+        let place = neighbor.unwrap_or(self.neighbor_regions.len());
+        u32::try_from(place).map_or(u32::MAX, |place| place.saturating_add(1))
+    }
+}
+
+/// A link that has joined.
+#[derive(Debug)]
+pub struct Joined {
+    /// Its name in all further calls.
+    pub link: LinkId,
+    pub instance: Arc<InstanceState>,
+    /// What the session is to answer.
+    pub accepted: Accepted,
+}
+
+/// How often something happened since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counts {
+    /// Instances that joined.
+    pub joined: u64,
+    /// Joins refused, for whatever reason.
+    pub refused: u64,
+    /// Instances whose place a newer process took.
+    pub superseded: u64,
+    /// Instances that ended without a good-bye.
+    pub lost: u64,
+    /// Tables published.
+    pub published: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    joined: AtomicU64,
+    refused: AtomicU64,
+    superseded: AtomicU64,
+    lost: AtomicU64,
+    published: AtomicU64,
+}
+
+/// The live instances of one gateway. `H` is a link's handle.
+pub struct Registry<H = Handle> {
+    settings: RegistrySettings,
+    books: Mutex<Books<H>>,
+    table: ArcSwap<RouteTable<H>>,
+    counters: Counters,
+    on_published: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+/// All that changes, under one lock.
+struct Books<H> {
+    members: FxHashMap<InstanceKey, Member<H>>,
+    by_instance: FxHashMap<Instance, InstanceKey>,
+    by_service: BTreeMap<ServiceName, BTreeSet<InstanceKey>>,
+    /// Links of live instances.
+    links: FxHashMap<LinkId, InstanceKey>,
+    leaving: FxHashMap<LinkId, Leaving<H>>,
+    catalogue: Catalogue,
+    publisher: Publisher<H>,
+    next: u64,
+}
+
+/// What is to be said on links once the lock is free.
+enum Say<H> {
+    Drain(H),
+    Close(H, CloseCode, &'static str),
+    Result(H, u64, Vec<RefusedEndpoint>),
+}
+
+impl<H: LinkHandle> Registry<H> {
+    #[must_use]
+    pub fn new(settings: RegistrySettings) -> Self {
+        let books = Books {
+            members: FxHashMap::default(),
+            by_instance: FxHashMap::default(),
+            by_service: BTreeMap::new(),
+            links: FxHashMap::default(),
+            leaving: FxHashMap::default(),
+            catalogue: Catalogue::default(),
+            publisher: Publisher::new(settings.strategy, settings.promotion),
+            next: 1,
+        };
+        let table = ArcSwap::from_pointee(RouteTable::empty());
+        let (counters, on_published) = (Counters::default(), OnceLock::new());
+        Self { settings, books: Mutex::new(books), table, counters, on_published }
+    }
+
+    /// The present table. Take it once a request; it stays as it is however long it is held.
+    pub fn table(&self) -> arc_swap::Guard<Arc<RouteTable<H>>> {
+        self.table.load()
+    }
+
+    /// The same, to be held across an await.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<RouteTable<H>> {
+        self.table.load_full()
+    }
+
+    /// Runs `hook` after every publication, so that requests that wait can look again. Only the first hook is kept.
+    pub fn on_published(&self, hook: impl Fn() + Send + Sync + 'static) {
+        // There is one waiting line, and so one hook.
+        let _ = self.on_published.set(Box::new(hook));
+    }
+
+    /// An authenticated service wants its link to join (SPEC 2, 4, 8). The same incarnation gets a further link;
+    /// another one of the same identity supersedes the instance, whose links drain and then close.
+    ///
+    /// # Errors
+    ///
+    /// What the service is told before its link closes: `forbidden` by policy, `identity_in_use`, `superseded` if a
+    /// newer process has taken its place, or `too_many_links`.
+    pub fn join(&self, joining: &Joining, handle: &H, worker: usize, now: Instant) -> Result<Joined, Refused> {
+        let outcome = self.books_then(|books, says| {
+            let outcome = self.admit(books, says, joining, handle, worker, now);
+            self.publish(books, now);
+            outcome
+        });
+        let instance = &joining.hello.instance;
+        match &outcome {
+            Ok(_) => tracing::info!(%instance, link = joining.hello.link, peer = handle.peer(), "link joined"),
+            Err(refused) => {
+                self.counters.refused.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(%instance, identity = %joining.identity, peer = handle.peer(), %refused, "join refused");
+            }
+        }
+        outcome
+    }
+
+    /// What a link's driver reports. Answers endpoint sets itself; forgets the link when it has closed.
+    pub fn event(&self, link: LinkId, event: ConnectionEvent, now: Instant) {
+        match event {
+            ConnectionEvent::Endpoints { revision, endpoints } => self.register(link, revision, endpoints, now),
+            ConnectionEvent::Closed(closed) => self.leave(link, &closed, now),
+            ConnectionEvent::PeerDraining => self.change(link, now, |member, state| {
+                state.set_draining();
+                member.refresh();
+            }),
+            ConnectionEvent::Routable => self.change(link, now, |member, _| member.state.set_routable()),
+            ConnectionEvent::Drained => self.end_if_idle(link),
+            ConnectionEvent::Heartbeat { status, load, .. } => self.note(link, |member, _| {
+                member.state.set_status(Health::from(status), load);
+            }),
+            ConnectionEvent::RoundTrip(average) => self.note(link, |member, state| {
+                state.set_round_trip(average);
+                if let Some(mean) = member.mean_round_trip() {
+                    member.state.set_round_trip(mean);
+                }
+            }),
+            ConnectionEvent::HeartbeatMissed => self.note(link, |member, _| member.state.miss_heartbeat()),
+            ConnectionEvent::Silence(silence) => self.note(link, |member, state| {
+                state.set_silent(silence == Silence::Degraded);
+                member.refresh();
+            }),
+            // The lease is shared with the session, and counts by itself; the rest is said to services only.
+            _ => {}
+        }
+    }
+
+    /// To be called about once a second: ends links that were left over, and forgets old outages.
+    pub fn sweep(&self, now: Instant) {
+        let leaving = self.books_then(|books, _| {
+            if books.catalogue.expire(now) {
+                self.publish_now(books, now);
+            }
+            let leaving = books.leaving.iter();
+            leaving.map(|(link, leaving)| (*link, leaving.handle.clone(), leaving.until)).collect::<Vec<_>>()
+        });
+        for (link, handle, until) in leaving {
+            if until <= now || handle.is_idle() {
+                self.end(link);
+            }
+        }
+    }
+
+    /// The handles of all links, those on their way out included.
+    #[must_use]
+    pub fn handles(&self) -> Vec<H> {
+        let books = self.books();
+        let live = books.members.values().flat_map(|member| member.links().iter().map(|link| link.state.handle()));
+        live.chain(books.leaving.values().map(|leaving| &leaving.handle)).cloned().collect()
+    }
+
+    /// How many instances and links are live.
+    #[must_use]
+    pub fn len(&self) -> (usize, usize) {
+        let books = self.books();
+        (books.members.len(), books.links.len())
+    }
+
+    /// Whether nobody is connected.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == (0, 0)
+    }
+
+    /// How often something happened since the start.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            joined: read(&self.counters.joined),
+            refused: read(&self.counters.refused),
+            superseded: read(&self.counters.superseded),
+            lost: read(&self.counters.lost),
+            published: read(&self.counters.published),
+        }
+    }
+
+    fn admit(
+        &self,
+        books: &mut Books<H>,
+        says: &mut Vec<Say<H>>,
+        joining: &Joining,
+        handle: &H,
+        worker: usize,
+        now: Instant,
+    ) -> Result<Joined, Refused> {
+        let (hello, identity) = (&joining.hello, &joining.identity);
+        let instance = &hello.instance;
+        if !self.settings.policy.may_register(identity, &instance.service) {
+            let text = format!("`{identity}` may not register the service `{}`", instance.service);
+            return Err(Refused::new(CloseCode::Forbidden, text));
+        }
+        let present = books.by_instance.get(instance).copied();
+        let superseded = match present.and_then(|key| Some((key, books.members.get(&key)?))) {
+            Some((_, member)) if member.identity != *identity => {
+                let text = format!("the instance `{}` is held by another identity", instance.id);
+                return Err(Refused::new(CloseCode::IdentityInUse, text));
+            }
+            Some((_, member)) if member.has_superseded(hello.incarnation) => {
+                return Err(Refused::new(CloseCode::Superseded, SUPERSEDED));
+            }
+            Some((_, member)) if member.incarnation != hello.incarnation => present,
+            Some(_) => None,
+            None if books.members.len() >= INSTANCES => {
+                let text = format!("this gateway holds as many instances as it may ({INSTANCES})");
+                return Err(Refused::new(CloseCode::TooManyLinks, text));
+            }
+            None => None,
+        };
+        let old = superseded.and_then(|key| {
+            self.counters.superseded.fetch_add(1, Ordering::Relaxed);
+            // Its place is empty until the newer process is ready: an outage, not an absence.
+            books.remove(key, Some(now), now, says)
+        });
+        let key = match books.by_instance.get(instance) {
+            Some(&key) => key,
+            None => {
+                self.counters.joined.fetch_add(1, Ordering::Relaxed);
+                books.add(joining, self.settings.tier(&instance.region), old.as_ref(), now)
+            }
+        };
+        let link = LinkId(books.take_number());
+        let Some(member) = books.members.get_mut(&key) else {
+            return Err(Refused::new(CloseCode::ProtocolError, "the instance has just left"));
+        };
+        // A link that comes again was lost, though nobody has noticed yet.
+        let replaced = member.take_links(|linked| linked.number == hello.link);
+        if member.links().len() >= usize::from(limits::LINKS) {
+            let text = format!("an instance may have at most {} links", limits::LINKS);
+            return Err(Refused::new(CloseCode::TooManyLinks, text));
+        }
+        let state = Arc::new(LinkState::new(link, handle.clone(), worker));
+        member.add_link(Linked { state, number: hello.link, peer: handle.peer(), since: now });
+        let accepted =
+            Accepted { lease: member.state.lease().clone(), revision: member.revision, links: self.settings.links };
+        let instance = member.state.clone();
+        books.publisher.changed(&instance.instance().service);
+        for linked in replaced {
+            books.links.remove(&linked.state.id());
+            says.push(Say::Close(linked.state.handle().clone(), CloseCode::Normal, "the link was made anew"));
+        }
+        books.links.insert(link, key);
+        Ok(Joined { link, instance, accepted })
+    }
+
+    fn register(&self, link: LinkId, revision: u64, endpoints: Vec<EndpointDescriptor>, now: Instant) {
+        self.books_then(|books, says| {
+            let Some(&key) = books.links.get(&link) else { return };
+            let Books { members, catalogue, .. } = books;
+            let Some(member) = members.get_mut(&key) else { return };
+            let Some(handle) = member.find_link(link).map(|link| link.handle().clone()) else { return };
+            if revision > member.revision {
+                let Instance { service, version, .. } = member.state.instance().clone();
+                let before = member.set.take();
+                let policy = &self.settings.policy;
+                // First the new, then away with the old: what is in both never changes hands.
+                let set = catalogue.offer(&service, &version, endpoints, before.as_deref(), policy);
+                member.refused = catalogue.refused(&set);
+                member.set = Some(set);
+                member.revision = revision;
+                for refused in &member.refused {
+                    tracing::warn!(instance = %member.state.instance(), reason = refused.reason, "endpoint refused");
+                }
+                let gained = before.map(|before| catalogue.withdraw(&before, None)).unwrap_or_default();
+                books.publisher.changed(&service);
+                books.offer_again(gained, says);
+            } else if revision < member.revision {
+                // Overtaken by a later one on another link.
+                return;
+            }
+            if let Some(member) = books.members.get(&key) {
+                says.push(Say::Result(handle, revision, member.refused.clone()));
+            }
+            self.publish(books, now);
+        });
+    }
+
+    fn leave(&self, link: LinkId, closed: &Closed, now: Instant) {
+        self.books_then(|books, says| {
+            books.leaving.remove(&link);
+            let Some(key) = books.links.remove(&link) else { return };
+            let Some(member) = books.members.get_mut(&key) else { return };
+            let was_draining = member.state.is_draining();
+            member.take_links(|linked| linked.state.id() == link);
+            let service = member.state.instance().service.clone();
+            books.publisher.changed(&service);
+            if member.links().is_empty() {
+                let said_goodbye = matches!(closed.code, CloseCode::Normal | CloseCode::Shutdown);
+                let withdrawn = was_draining || (said_goodbye && closed.by != ClosedBy::Link);
+                let instance = member.state.instance();
+                if withdrawn {
+                    tracing::info!(%instance, "instance left");
+                } else {
+                    self.counters.lost.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(%instance, code = %closed.code, text = closed.text, "instance lost");
+                }
+                books.remove(key, (!withdrawn).then_some(now), now, says);
+            }
+            self.publish(books, now);
+        });
+    }
+
+    /// A link of no instance may end once its own drain is done and nothing else is in flight on it.
+    fn end_if_idle(&self, link: LinkId) {
+        let handle = self.books().leaving.get(&link).map(|leaving| leaving.handle.clone());
+        if handle.is_some_and(|handle| handle.is_idle()) {
+            self.end(link);
+        }
+    }
+
+    fn end(&self, link: LinkId) {
+        self.books_then(|books, says| {
+            if let Some(leaving) = books.leaving.remove(&link) {
+                says.push(Say::Close(leaving.handle, CloseCode::Superseded, SUPERSEDED));
+            }
+        });
+    }
+
+    /// Notes something that requests read from the instance itself.
+    fn note(&self, link: LinkId, note: impl FnOnce(&Member<H>, &LinkState<H>)) {
+        let books = self.books();
+        let member = books.links.get(&link).and_then(|key| books.members.get(key));
+        if let Some(member) = member
+            && let Some(state) = member.find_link(link)
+        {
+            note(member, state);
+        }
+    }
+
+    /// The same, where the table depends on it too.
+    fn change(&self, link: LinkId, now: Instant, change: impl FnOnce(&Member<H>, &LinkState<H>)) {
+        self.books_then(|books, _| {
+            let Books { members, links, publisher, .. } = books;
+            let member = links.get(&link).and_then(|key| members.get(key));
+            if let Some(member) = member
+                && let Some(state) = member.find_link(link)
+            {
+                change(member, state);
+                publisher.changed(&member.state.instance().service);
+                self.publish(books, now);
+            }
+        });
+    }
+
+    /// Publishes a new table if anything that it depends on has changed.
+    fn publish(&self, books: &mut Books<H>, now: Instant) {
+        if books.publisher.is_stale() {
+            self.publish_now(books, now);
+        }
+    }
+
+    fn publish_now(&self, books: &mut Books<H>, now: Instant) {
+        let Books { members, by_service, publisher, catalogue, .. } = books;
+        let members_of = |name: &ServiceName| members_of(members, by_service, name);
+        let configured = |name: &ServiceName| self.settings.policy.default_version(name).cloned();
+        let table = publisher.publish(catalogue, members_of, configured, now);
+        // Under the lock, so that tables are stored in the order they were made.
+        self.table.store(Arc::new(table));
+        self.counters.published.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books<H>> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something with the books. What is to be said on links, and to who waits for a table, is said after the lock.
+    fn books_then<T>(&self, act: impl FnOnce(&mut Books<H>, &mut Vec<Say<H>>) -> T) -> T {
+        let mut says = Vec::new();
+        let before = self.counters.published.load(Ordering::Relaxed);
+        let outcome = act(&mut self.books(), &mut says);
+        for say in says {
+            match say {
+                Say::Drain(handle) => handle.drain(),
+                Say::Close(handle, code, text) => handle.close(code, text),
+                Say::Result(handle, revision, refused) => handle.endpoints_result(revision, refused),
+            }
+        }
+        // One that another thread published meanwhile is announced twice: harmless.
+        if self.counters.published.load(Ordering::Relaxed) != before
+            && let Some(hook) = self.on_published.get()
+        {
+            hook();
+        }
+        outcome
+    }
+}
+
+const SUPERSEDED: &str = "a newer process has taken this instance's place";
+
+fn members_of<'m, H>(
+    members: &'m FxHashMap<InstanceKey, Member<H>>,
+    by_service: &BTreeMap<ServiceName, BTreeSet<InstanceKey>>,
+    name: &ServiceName,
+) -> Vec<&'m Member<H>> {
+    by_service.get(name).into_iter().flatten().filter_map(|key| members.get(key)).collect()
+}
+
+impl<H: LinkHandle> Books<H> {
+    fn take_number(&mut self) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        number
+    }
+
+    fn add(&mut self, joining: &Joining, tier: u32, old: Option<&Member<H>>, now: Instant) -> InstanceKey {
+        let hello = &joining.hello;
+        let key = InstanceKey(self.take_number());
+        let lease = Lease::new(hello.lease.min(limits::LEASE_MAX));
+        let state = Arc::new(InstanceState::new(key, hello.instance.clone(), lease));
+        let mut member = Member::new(state, hello.incarnation, joining.identity.clone(), tier, now);
+        if let Some(old) = old {
+            member.supersedes(old);
+        }
+        self.members.insert(key, member);
+        self.by_instance.insert(hello.instance.clone(), key);
+        self.by_service.entry(hello.instance.service.clone()).or_default().insert(key);
+        key
+    }
+
+    /// Takes an instance out at once; links that it still has drain and then close.
+    fn remove(
+        &mut self,
+        key: InstanceKey,
+        lost: Option<Instant>,
+        now: Instant,
+        says: &mut Vec<Say<H>>,
+    ) -> Option<Member<H>> {
+        let mut member = self.members.remove(&key)?;
+        let instance = member.state.instance().clone();
+        self.by_instance.remove(&instance);
+        if let Some(of_service) = self.by_service.get_mut(&instance.service) {
+            of_service.remove(&key);
+            if of_service.is_empty() {
+                self.by_service.remove(&instance.service);
+            }
+        }
+        for linked in member.take_links(|_| true) {
+            let (id, handle) = (linked.state.id(), linked.state.handle().clone());
+            self.links.remove(&id);
+            says.push(Say::Drain(handle.clone()));
+            self.leaving.insert(id, Leaving { handle, until: now + LEAVING_GRACE });
+        }
+        self.publisher.changed(&instance.service);
+        if let Some(set) = member.set.take() {
+            let gained = self.catalogue.withdraw(&set, lost);
+            self.offer_again(gained, says);
+        }
+        Some(member)
+    }
+
+    /// Tells services of endpoints that have become theirs (SPEC 2).
+    fn offer_again(&mut self, gained: BTreeSet<ServiceName>, says: &mut Vec<Say<H>>) {
+        let Self { members, by_service, catalogue, .. } = self;
+        for name in gained {
+            for key in by_service.get(&name).into_iter().flatten() {
+                let Some(member) = members.get_mut(key) else { continue };
+                let Some(set) = &member.set else { continue };
+                let refused = catalogue.refused(set);
+                if refused == member.refused {
+                    continue;
+                }
+                member.refused.clone_from(&refused);
+                if let Some(linked) = member.links().first() {
+                    says.push(Say::Result(linked.state.handle().clone(), member.revision, refused));
+                }
+            }
+        }
+    }
+
+    fn members_of(&self, name: &ServiceName) -> Vec<&Member<H>> {
+        members_of(&self.members, &self.by_service, name)
+    }
+
+    /// By service, version, id and region.
+    fn members_in_order(&self) -> Vec<&Member<H>> {
+        let mut members: Vec<&Member<H>> = self.members.values().collect();
+        members.sort_by(|one, other| {
+            let (a, b) = (one.state.instance(), other.state.instance());
+            (&a.service, &a.version, &a.id, &a.region).cmp(&(&b.service, &b.version, &b.id, &b.region))
+        });
+        members
+    }
+}
+
+impl<H: LinkHandle> fmt::Debug for Registry<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let books = self.books();
+        let (endpoints, tombstones) = books.catalogue.counts();
+        f.debug_struct("Registry")
+            .field("instances", &books.members.len())
+            .field("links", &books.links.len())
+            .field("leaving", &books.leaving.len())
+            .field("endpoints", &endpoints)
+            .field("tombstones", &tombstones)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! Members: the live instances as the registry keeps them, and links that are on their way out.
+//!
+//! It knows nothing of other instances, of ownership or of snapshots.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use router_common::frame::RefusedEndpoint;
+use router_common::identity::{Identity, Incarnation};
+
+use super::catalogue::OfferedSet;
+use crate::routing::instance::{InstanceState, LinkState};
+
+/// How many processes that an instance's name has outlived are remembered, so that none of them comes back.
+const SUPERSEDED: usize = 16;
+
+/// One live instance.
+pub(super) struct Member<H> {
+    pub(super) state: Arc<InstanceState>,
+    pub(super) incarnation: Incarnation,
+    pub(super) identity: Identity,
+    pub(super) tier: u32,
+    pub(super) since: Instant,
+    links: Vec<Linked<H>>,
+    /// The links as snapshots hold them.
+    pub(super) shared_links: Arc<[Arc<LinkState<H>>]>,
+    /// Of the set below; 0: none yet.
+    pub(super) revision: u64,
+    pub(super) set: Option<Arc<OfferedSet>>,
+    /// What the service was last told of that revision.
+    pub(super) refused: Vec<RefusedEndpoint>,
+    superseded: VecDeque<Incarnation>,
+}
+
+/// One link of an instance.
+pub(super) struct Linked<H> {
+    pub(super) state: Arc<LinkState<H>>,
+    /// As HELLO numbers it.
+    pub(super) number: u16,
+    /// Transport and address, for lists.
+    pub(super) peer: String,
+    pub(super) since: Instant,
+}
+
+/// A link that belongs to no instance any more and may end as soon as it is idle.
+pub(super) struct Leaving<H> {
+    pub(super) handle: H,
+    pub(super) until: Instant,
+}
+
+impl<H> Member<H> {
+    pub(super) fn new(
+        state: Arc<InstanceState>,
+        incarnation: Incarnation,
+        identity: Identity,
+        tier: u32,
+        since: Instant,
+    ) -> Self {
+        Self {
+            state,
+            incarnation,
+            identity,
+            tier,
+            since,
+            links: Vec::new(),
+            shared_links: Arc::new([]),
+            revision: 0,
+            set: None,
+            refused: Vec::new(),
+            superseded: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn links(&self) -> &[Linked<H>] {
+        &self.links
+    }
+
+    pub(super) fn find_link(&self, id: crate::routing::instance::LinkId) -> Option<&Arc<LinkState<H>>> {
+        self.links.iter().map(|linked| &linked.state).find(|state| state.id() == id)
+    }
+
+    pub(super) fn add_link(&mut self, linked: Linked<H>) {
+        self.links.push(linked);
+        // The order of arrival means nothing.
+        self.links.sort_by_key(|linked| linked.number);
+        self.links_changed();
+    }
+
+    /// Takes out the links that `which` names.
+    pub(super) fn take_links(&mut self, which: impl Fn(&Linked<H>) -> bool) -> Vec<Linked<H>> {
+        let taken: Vec<Linked<H>> = self.links.extract_if(.., |linked| which(linked)).collect();
+        if !taken.is_empty() {
+            self.links_changed();
+        }
+        taken
+    }
+
+    fn links_changed(&mut self) {
+        self.shared_links = self.links.iter().map(|linked| linked.state.clone()).collect();
+        self.refresh();
+    }
+
+    /// Draws the instance's state from its links': it drains when all drain, and is silent when all are.
+    pub(super) fn refresh(&self) {
+        let all = |test: fn(&LinkState<H>) -> bool| {
+            !self.links.is_empty() && self.links.iter().all(|linked| test(&linked.state))
+        };
+        self.state.set_draining(all(LinkState::is_draining));
+        self.state.set_silent(all(LinkState::is_silent));
+    }
+
+    /// The mean of what its links measured.
+    pub(super) fn mean_round_trip(&self) -> Option<Duration> {
+        let known = || self.links.iter().filter_map(|linked| linked.state.round_trip());
+        known().sum::<Duration>().checked_div(u32::try_from(known().count()).ok()?)
+    }
+
+    /// Whether requests that name no version count on it.
+    pub(super) fn is_in_service(&self) -> bool {
+        self.set.is_some() && self.state.is_routable() && !self.state.is_draining()
+    }
+
+    /// Whether this process was one that the instance's name has outlived.
+    pub(super) fn has_superseded(&self, incarnation: Incarnation) -> bool {
+        self.superseded.contains(&incarnation)
+    }
+
+    /// Remembers the process whose place it took, and those that one remembered.
+    pub(super) fn supersedes(&mut self, old: &Self) {
+        self.superseded.clone_from(&old.superseded);
+        self.superseded.push_back(old.incarnation);
+        while self.superseded.len() > SUPERSEDED {
+            self.superseded.pop_front();
+        }
+    }
+}
