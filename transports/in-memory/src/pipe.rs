@@ -101,6 +101,7 @@ impl Receiver {
                     state.queue.push_front((frame, size));
                     break;
                 }
+                state.bytes -= size;
                 return Poll::Ready(Err(error.into()));
             }
             state.bytes -= size;

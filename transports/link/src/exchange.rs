@@ -224,20 +224,28 @@ impl Exchange {
     fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<http::Response<Body>, CallError>> {
         let State::Open { key, pump, whole } = &mut self.state else { return Poll::Ready(Err(CallError::Closed)) };
         let (key, whole) = (*key, *whole);
-        let read = self.shared.look(|state| match state.session.read_head(key) {
+        let (read, driver) = self.shared.look(|state| match state.session.read_head(key) {
             ReadHead::Ready(head) => {
                 let begun = state.begin_body(key);
-                if matches!(begun, Begun::Whole(_)) {
-                    state.release(key);
-                }
-                Ok(Some((head, begun)))
+                let driver = match begun {
+                    Begun::Whole(_) => {
+                        state.release(key);
+                        None
+                    }
+                    // The credit of what was read is to be sent back.
+                    Begun::Partial(..) => state.take_driver(),
+                };
+                (Ok(Some((head, begun))), driver)
             }
             ReadHead::Pending => {
                 state.wait(key, Interest::Read, cx);
-                Ok(None)
+                (Ok(None), None)
             }
-            ReadHead::Failed(failure) => Err(failure),
+            ReadHead::Failed(failure) => (Err(failure), None),
         });
+        if let Some(driver) = driver {
+            driver.wake();
+        }
         match read {
             Ok(Some((head, begun))) => {
                 let rest = pump.take();

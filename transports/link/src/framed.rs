@@ -95,6 +95,8 @@ struct Reading {
     lazy: u32,
     preface_seen: bool,
     ended: bool,
+    /// Bytes that are no frames came: what follows is thrown away.
+    poisoned: bool,
     /// Found behind whole frames, and told after they have been given out.
     failed: Option<LinkError>,
     since: Option<Instant>,
@@ -129,6 +131,7 @@ impl<IO: ByteStream> FramedLink<IO> {
                     lazy: 0,
                     preface_seen: false,
                     ended: false,
+                    poisoned: false,
                     failed: None,
                     since: None,
                 },
@@ -169,6 +172,7 @@ impl<IO: ByteStream> Link for FramedLink<IO> {
                     return Poll::Ready(Ok(()));
                 }
             } else if let Some(error) = reading.failed.take() {
+                reading.poisoned = true;
                 return Poll::Ready(Err(error));
             } else if reading.ended {
                 return Poll::Ready(Err(reading.end()));
@@ -251,6 +255,9 @@ impl<IO: ByteStream> DetachedLink for Detached<IO> {
 impl Reading {
     /// Takes the preface and all whole frames out of the buffer.
     fn take_frames(&mut self, decoder: &FrameDecoder, into: &mut Vec<Frame>) {
+        if self.poisoned {
+            self.buffer.clear();
+        }
         if !self.preface_seen && !self.take_preface() {
             return;
         }

@@ -10,6 +10,7 @@
 //! | run one link | [`Driver`], with an [`Application`] that takes what the peer sends |
 //! | send a request over a link | [`Handle::call`], which gives an [`Exchange`] |
 //! | answer one | [`Responder`] |
+//! | prove that a transport keeps the contract | `contract!` (feature `testing`) |
 
 mod application;
 mod backoff;
@@ -26,6 +27,8 @@ mod link;
 mod pump;
 mod responder;
 mod shared;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use application::{Application, ConnectionEvent, Refused};
 pub use backoff::Backoff;

@@ -1,0 +1,80 @@
+//! The contract that every transport must pass (feature `testing`), and the harness it runs on.
+//!
+//! A transport's `tests/contract.rs` is one line, and one function that makes two connected ends:
+//!
+//! ```text
+//! async fn ends() -> router_link::testing::Ends { /* dial, accept */ }
+//! router_link::contract!(ends);
+//! ```
+//!
+//! Each scenario is a test of its own. Nothing here sleeps: scenarios wait on conditions, under one deadline each.
+
+mod body;
+pub mod cancellation;
+mod harness;
+pub mod lifecycle;
+pub mod messages;
+
+pub use body::{Feed, feed, pattern, read};
+pub use harness::{Ends, Events, Handler, Pair, PairSettings, Side, handler, within};
+
+/// Every scenario of the contract as a test, run against the ends that `$ends` makes: an `async fn() -> Ends`.
+#[macro_export]
+macro_rules! contract {
+    ($ends:ident) => {
+        $crate::contract!(@ $ends, lifecycle:
+            a_service_joins_registers_and_becomes_routable,
+            a_refused_service_is_told_why,
+            a_refused_endpoint_is_named,
+            a_drained_link_takes_no_new_requests_and_finishes_the_old,
+            a_closed_link_ends_for_both_sides,
+            a_link_that_dies_leaves_sent_requests_with_an_unknown_outcome,
+            a_request_on_a_dead_link_comes_back_whole,
+            a_lease_that_is_used_up_refuses_without_running_a_handler,
+            a_slot_of_the_lease_is_free_only_when_the_answer_is_complete,
+            a_silent_peer_is_degraded_and_then_dead,
+            a_frame_over_the_limit_closes_the_link_with_its_code,
+            a_stranger_that_speaks_out_of_turn_is_told_so,
+            a_driver_that_is_dropped_tells_its_application_once,
+            an_application_that_panics_fails_one_request_and_no_more,
+            a_service_calls_through_its_gateway,
+            a_link_moves_between_runtimes
+        );
+        $crate::contract!(@ $ends, messages:
+            a_small_request_and_its_answer_are_whole,
+            bodies_of_every_size_class_come_back_exact,
+            heads_arrive_as_they_were_sent,
+            the_context_of_a_request_arrives,
+            both_directions_stream_at_once,
+            an_answer_may_come_before_the_request_has_ended,
+            trailers_pass_both_ways,
+            many_exchanges_interleave_without_mixing,
+            a_reader_that_stops_does_not_stop_others,
+            a_wrong_length_is_never_a_complete_body,
+            hop_by_hop_fields_are_refused_before_anything_is_sent,
+            a_head_that_fits_no_frame_is_refused
+        );
+        $crate::contract!(@ $ends, cancellation:
+            a_dropped_exchange_cancels_the_handler,
+            a_dropped_response_body_cancels_the_handler,
+            a_deadline_is_told_as_the_reason,
+            a_handler_that_goes_without_an_answer_has_failed,
+            an_answer_that_is_dropped_midway_is_visibly_cut,
+            a_refused_request_comes_back_whole,
+            a_request_body_that_fails_cancels_with_its_reason,
+            a_response_body_that_fails_is_visibly_cut,
+            a_request_whose_deadline_has_passed_is_not_sent,
+            many_cancelled_exchanges_leave_nothing_behind
+        );
+    };
+    (@ $ends:ident, $group:ident: $($name:ident),+) => {
+        mod $group {
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    $crate::testing::within($crate::testing::$group::$name(super::$ends().await)).await;
+                }
+            )+
+        }
+    };
+}
