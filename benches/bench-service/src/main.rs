@@ -1,2 +1,172 @@
-//! To come.
-fn main() {}
+//! A service to measure with: one process, as many instances, links and endpoints as one likes.
+//!
+//! It is an ordinary user of the SDK and knows nothing of gateways but their addresses. `endpoints` says what it
+//! answers. When every instance can be reached through every gateway it prints one line that begins with `ready`.
+
+mod endpoints;
+
+use std::num::{NonZeroU16, NonZeroUsize};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use microservice_sdk::{Microservice, Running, StartError};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::endpoints::Info;
+
+/// A service to measure with. Logs by RUST_LOG, to the standard error.
+#[derive(Debug, Parser)]
+#[command(version = None)]
+struct Options {
+    /// A gateway to join, as tcp://127.0.0.1:5100; may be given several times.
+    #[arg(long = "gateway", value_name = "URL", required = true)]
+    gateways: Vec<String>,
+
+    /// The secret shared with the gateways, or where it is kept: env:NAME.
+    #[arg(long, value_name = "S")]
+    secret: Option<String>,
+
+    /// Parallel links from each instance to each gateway.
+    #[arg(long, value_name = "N", default_value = "1")]
+    links: NonZeroU16,
+
+    /// Threads that serve; 1 is a single-threaded runtime. Default: one a core.
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+
+    /// The service's name.
+    #[arg(long, default_value = "bench")]
+    name: String,
+
+    /// The service's version.
+    #[arg(long = "version", default_value = "1.0.0")]
+    service_version: String,
+
+    /// Where the instances say that they run. Default: the SDK's.
+    #[arg(long, value_name = "R")]
+    region: Option<String>,
+
+    /// The instance's id; of several instances ID-1, ID-2 and so on. Default: a new one at each start.
+    #[arg(long, value_name = "ID")]
+    instance_id: Option<String>,
+
+    /// Instances in this process.
+    #[arg(long, value_name = "N", default_value = "1")]
+    instances: NonZeroUsize,
+
+    /// Further endpoints: GET /e/0, GET /e/1 and so on.
+    #[arg(long, value_name = "N", default_value = "0")]
+    endpoints: usize,
+
+    /// Requests that may be in flight in one instance. Default: the SDK's.
+    #[arg(long, value_name = "N")]
+    lease: Option<u32>,
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into());
+    tracing_subscriber::fmt().with_env_filter(filter.from_env_lossy()).with_writer(std::io::stderr).init();
+    let mut runtime = match options.threads {
+        Some(NonZeroUsize::MIN) => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    if let Some(threads) = options.threads.filter(|threads| *threads > NonZeroUsize::MIN) {
+        runtime.worker_threads(threads.get());
+    }
+    runtime.enable_all().build()?.block_on(run(&options))
+}
+
+/// Starts the instances and owns them, until a signal or the first one that ends by itself.
+async fn run(options: &Options) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let secret = options.secret.as_deref().map(secret).transpose()?;
+    let total = options.instances.get();
+    let (ready, mut becoming_ready) = mpsc::channel(1);
+    let stop = CancellationToken::new();
+    let mut instances = JoinSet::new();
+    for number in 1..=total {
+        let instance = service(options, number, secret.as_deref()).start()?;
+        instances.spawn(serve(instance, ready.clone(), stop.clone()));
+    }
+    drop(ready);
+    let mut are_ready = 0;
+    while !instances.is_empty() {
+        tokio::select! {
+            Some(()) = becoming_ready.recv() => {
+                are_ready += 1;
+                if are_ready == total {
+                    let Options { name, service_version, gateways, .. } = options;
+                    println!("ready: {name} {service_version}, instances: {total}, gateways: {}", gateways.len());
+                }
+            }
+            Some(ended) = instances.join_next() => ended??,
+            _ = terminate.recv() => if stop_or_end(&stop) { break },
+            _ = interrupt.recv() => if stop_or_end(&stop) { break },
+        }
+    }
+    Ok(())
+}
+
+/// The first signal drains the instances; a second one ends them at once.
+fn stop_or_end(stop: &CancellationToken) -> bool {
+    let again = stop.is_cancelled();
+    stop.cancel();
+    again
+}
+
+async fn serve(mut instance: Running, ready: mpsc::Sender<()>, stop: CancellationToken) -> Result<(), StartError> {
+    let working = async {
+        instance.ready().await?;
+        // Nobody counts any more when the process is ending.
+        let _ = ready.send(()).await;
+        instance.ended().await
+    };
+    match stop.run_until_cancelled(working).await {
+        Some(ended) => ended,
+        None => instance.shutdown().await,
+    }
+}
+
+/// One instance as the options describe it.
+fn service(options: &Options, number: usize, secret: Option<&[u8]>) -> Microservice<Info> {
+    let info = Info { version: options.service_version.clone() };
+    let mut service = endpoints::add(Microservice::new(&options.name, &options.service_version).state(info));
+    for place in 0..options.endpoints {
+        service = endpoints::add_numbered(service, place);
+    }
+    for url in &options.gateways {
+        service = service.gateway(url).links(options.links.get());
+        if let Some(secret) = secret {
+            service = service.shared_secret(secret);
+        }
+    }
+    if let Some(region) = &options.region {
+        service = service.region(region);
+    }
+    if let Some(id) = &options.instance_id {
+        let only = options.instances == NonZeroUsize::MIN;
+        service = service.instance_id(if only { id.clone() } else { format!("{id}-{number}") });
+    }
+    match options.lease {
+        Some(lease) => service.lease(lease),
+        None => service,
+    }
+}
+
+/// The secret itself, or the environment variable it stands in.
+fn secret(text: &str) -> Result<Vec<u8>> {
+    match text.strip_prefix("env:") {
+        Some(name) => {
+            let value = std::env::var_os(name).with_context(|| format!("--secret: {name} is not set"))?;
+            Ok(value.into_encoded_bytes())
+        }
+        None => Ok(text.as_bytes().to_vec()),
+    }
+}
