@@ -2,6 +2,7 @@
 //!
 //! Nothing here has an id or is checked against others: that is the service's.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
@@ -55,6 +56,17 @@ impl<S: Send + Sync + 'static> Default for Endpoints<S> {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// A value whose methods are endpoints: what `#[service]` makes of an impl block.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a service",
+    label = "its methods are no endpoints",
+    note = "put `#[service]` on an impl block of `{Self}`, and `#[endpoint(..)]` on methods in it"
+)]
+pub trait Handlers: Send + Sync + 'static {
+    /// Its endpoints; they share the value.
+    fn endpoints(self: Arc<Self>) -> Endpoints;
 }
 
 /// An endpoint described at run time, for what `#[endpoint(..)]` cannot know when it compiles.

@@ -1,4 +1,89 @@
 //! Write a service as async functions; Stella Router brings it the requests.
+//!
+//! A service opens no port. It dials out to every gateway it is given, registers its endpoints, and gets its requests
+//! back over those links. Nothing about that appears in a handler: it takes what it needs from the request by the types
+//! of its arguments, and returns what it has.
+//!
+//! ```no_run
+//! use microservice_sdk::{EndpointError, Json, Microservice, Path, State, endpoint, endpoints, version};
+//! use serde::Serialize;
+//!
+//! #[derive(Clone)]
+//! struct Db;
+//!
+//! #[derive(Serialize)]
+//! struct Order {
+//!     id: u64,
+//! }
+//!
+//! #[derive(Debug, thiserror::Error, EndpointError)]
+//! enum OrderError {
+//!     #[error("order {0} not found")]
+//!     #[problem(404, code = "order_not_found")]
+//!     NotFound(u64),
+//! }
+//!
+//! /// Fetch one order.
+//! #[endpoint(GET, "/orders/{id}", timeout = "2s", idempotent, claims(scope = "orders:read"))]
+//! async fn get_order(Path(id): Path<u64>, State(_db): State<Db>) -> Result<Json<Order>, OrderError> {
+//!     if id == 0 { Err(OrderError::NotFound(id)) } else { Ok(Json(Order { id })) }
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> anyhow::Result<()> {
+//!     Microservice::new("orders", version!())
+//!         .state(Db)
+//!         .endpoints(endpoints![get_order])
+//!         .gateway("tcp://127.0.0.1:5100")
+//!         .run()
+//!         .await?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Where to find what
+//!
+//! | to do this | use |
+//! |---|---|
+//! | declare endpoints | [`endpoint`] on functions, [`service`] on an impl block, [`Route`] at run time |
+//! | take things from a request | [`extract`]: [`Path`], [`Query`], [`Json`], [`State`], [`Deadline`], [`Claims`], `HeaderMap`, `Bytes`, `String`, [`Body`], [`Request`] .. |
+//! | answer | [`response`]: [`Json`], text, bytes, a status, tuples, [`Chunks`], [`Response`], `Result` |
+//! | say what went wrong | [`EndpointError`](derive@EndpointError), [`Problem`], [`Internal`] |
+//! | run | [`Microservice::run`], or [`Microservice::start`] within a larger program |
+//! | configure | `microservice.yaml`: [`Microservice::config_file`] |
+//! | call other services | [`Client`] |
+//! | test | the function itself; the service as a tower `Service`; `testing::TestGateway` (feature `testing`) |
+//!
+//! # Testing
+//!
+//! A handler is still a function, so a unit test calls it. A [`Microservice`] is a tower `Service`, so a test can ask it
+//! by method and path, with extractors and errors at work and no gateway:
+//!
+//! ```
+//! # use microservice_sdk::{Body, Microservice, Path, Request, endpoint, endpoints, http};
+//! # use tower::ServiceExt as _;
+//! #[endpoint(GET, "/hello/{name}")]
+//! async fn hello(Path(name): Path<String>) -> String {
+//!     format!("Hello, {name}!")
+//! }
+//!
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! let service = Microservice::new("greeter", "1.0.0").endpoints(endpoints![hello]);
+//! let request = http::Request::get("/hello/Ann").body(Body::empty()).unwrap();
+//! let response = service.oneshot(request).await.unwrap();
+//! assert_eq!(response.status(), 200);
+//! # });
+//! ```
+//!
+//! # What happens to a request
+//!
+//! - A handler is dropped when nobody waits for its answer any more: the client left, or the deadline passed. With
+//!   `detached` it runs to its end.
+//! - A handler that panics is a 500 for its own request and nothing else.
+//! - What an extractor cannot take is answered with a precise problem (RFC 9457) before the handler runs.
+//! - An error from 500 on is logged with its causes, and tells the client nothing.
+//!
+//! Deliberately unknown here: sockets, frames and brokers (a transport is a URL), and whom a request was routed past.
 
 mod client;
 mod connect;
@@ -22,7 +107,7 @@ mod start_error;
 pub use {bytes, http};
 
 pub use self::client::{Client, ClientError};
-pub use self::endpoints::{Endpoints, Route};
+pub use self::endpoints::{Endpoints, Handlers, Route};
 pub use self::error::{EndpointError, Internal, Problem};
 pub use self::extract::{
     Claims, Deadline, FromRef, FromRequest, FromRequestParts, Json, Path, Query, RequestInfo, State,
@@ -36,4 +121,4 @@ pub use router_common::frame::HealthStatus;
 pub use router_config::MicroserviceConfig;
 pub use router_config::microservice::OnRefused;
 pub use router_link::{Body, BodyError, Cancellation};
-pub use sdk_macros::{EndpointError, endpoint, endpoints, version};
+pub use sdk_macros::{EndpointError, endpoint, endpoints, service, version};

@@ -19,7 +19,7 @@ use router_config::microservice::OnRefused;
 use router_link::{BoxFuture, Connector, Environment, SystemEnvironment};
 
 use crate::dispatch::{Endpoint, Table};
-use crate::endpoints::{Endpoints, Listed, Route};
+use crate::endpoints::{Endpoints, Handlers, Listed, Route};
 use crate::handler::{Handler, Request, Response};
 use crate::start_error::{Mistake, StartError};
 
@@ -107,6 +107,17 @@ impl<S: Send + Sync + 'static> Microservice<S> {
     pub fn endpoints(mut self, endpoints: Endpoints<S>) -> Self {
         for listed in endpoints.listed {
             self.parts.add(listed, &self.state);
+        }
+        self
+    }
+
+    /// Adds the endpoints of a value: its methods with `#[endpoint(..)]`, in an impl block with `#[service]`. They take
+    /// what they need from `&self` and not from the state.
+    #[must_use]
+    pub fn service(mut self, service: impl Handlers) -> Self {
+        let state = Arc::new(());
+        for listed in Arc::new(service).endpoints().listed {
+            self.parts.add(listed, &state);
         }
         self
     }

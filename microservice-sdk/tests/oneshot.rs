@@ -347,3 +347,37 @@ fn a_problem_has_members_of_its_own() {
     let body: Value = serde_json::from_slice(&body.to_bytes()).unwrap();
     assert_eq!(body, json!({ "type": "about:blank", "title": "Conflict", "status": 409, "code": "late", "by": 3 }));
 }
+
+struct Counter {
+    step: u64,
+    count: std::sync::atomic::AtomicU64,
+}
+
+#[microservice_sdk::service]
+impl Counter {
+    /// One step further.
+    #[endpoint(POST, "/count/{times}", idempotent)]
+    async fn count(&self, Path(times): Path<u64>) -> String {
+        self.advance(times).to_string()
+    }
+
+    #[endpoint(GET, "/count")]
+    async fn now(&self) -> Json<u64> {
+        Json(self.advance(0))
+    }
+
+    fn advance(&self, times: u64) -> u64 {
+        self.count.fetch_add(self.step * times, std::sync::atomic::Ordering::Relaxed) + self.step * times
+    }
+}
+
+#[tokio::test]
+async fn methods_of_a_service_share_their_value() {
+    let counter = Counter { step: 5, count: 0.into() };
+    assert_eq!(counter.now().await.0, 0);
+    let mut service = Microservice::new("counter", "1.0.0").state("unused").service(counter);
+    for (method, uri, wanted) in [("POST", "/count/2", "10"), ("POST", "/count/1", "15"), ("GET", "/count", "15")] {
+        let response = (&mut service).oneshot(request(method, uri, ())).await.unwrap();
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), wanted);
+    }
+}

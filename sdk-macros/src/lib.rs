@@ -7,6 +7,7 @@
 mod endpoint;
 mod endpoints;
 mod problem;
+mod service;
 mod sink;
 mod value;
 mod version;
@@ -31,6 +32,15 @@ use proc_macro::TokenStream;
 #[proc_macro_attribute]
 pub fn endpoint(arguments: TokenStream, item: TokenStream) -> TokenStream {
     endpoint::expand(arguments.into(), item.into()).into()
+}
+
+/// Makes the methods with `#[endpoint(..)]` of an impl block the endpoints of its type: `Microservice::service(value)`.
+///
+/// Such a method takes `&self` and extractors; what it needs beside the request lies in `self`. Other methods stay what
+/// they are, and all of them can be called directly.
+#[proc_macro_attribute]
+pub fn service(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    service::expand(arguments.into(), item.into()).into()
 }
 
 /// The endpoints to serve, by the names of their functions: `endpoints![get_order, orders::create]`.

@@ -31,6 +31,13 @@ impl Sink {
         }
     }
 
+    /// Takes over what another one holds.
+    pub(crate) fn absorb(&mut self, other: Self) {
+        if let Some(errors) = other.errors {
+            self.push(errors);
+        }
+    }
+
     /// Takes the value of a fallible step, or keeps its error.
     pub(crate) fn take<T>(&mut self, result: syn::Result<T>) -> Option<T> {
         result.map_err(|error| self.push(error)).ok()

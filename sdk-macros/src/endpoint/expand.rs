@@ -6,9 +6,9 @@
 use proc_macro2::{TokenStream, TokenTree};
 use quote::{ToTokens as _, quote, quote_spanned};
 use syn::spanned::Spanned as _;
-use syn::{FnArg, ItemFn, ReturnType};
+use syn::{FnArg, ItemFn, ReturnType, Signature};
 
-use super::model::{Model, name_span};
+use super::model::Model;
 use crate::sink::Sink;
 
 pub(crate) fn expand(function: &ItemFn, model: Option<&Model>, sink: Sink) -> TokenStream {
@@ -39,7 +39,7 @@ pub(crate) fn expand(function: &ItemFn, model: Option<&Model>, sink: Sink) -> To
     }
 }
 
-fn definition(name: &syn::Ident, model: Option<&Model>) -> TokenStream {
+pub(crate) fn definition(name: &syn::Ident, model: Option<&Model>) -> TokenStream {
     let text = name.to_string();
     let Some(model) = model else {
         return quote!(::microservice_sdk::macros::Definition::new(#text, "GET", "/"));
@@ -85,34 +85,48 @@ fn definition(name: &syn::Ident, model: Option<&Model>) -> TokenStream {
 fn assertions(function: &ItemFn) -> TokenStream {
     let name = &function.sig.ident;
     let check = quote::format_ident!("__{}_is_an_endpoint", name);
-    let last = function.sig.inputs.len().saturating_sub(1);
-    let arguments = function.sig.inputs.iter().enumerate().filter_map(|(index, input)| {
-        let FnArg::Typed(argument) = input else { return None };
-        let ty = &argument.ty;
-        Some(if index == last {
-            quote_spanned! { ty.span()=> ::microservice_sdk::macros::last_argument::<_, #ty>(); }
-        } else {
-            quote_spanned! { ty.span()=> ::microservice_sdk::macros::argument::<#ty>(); }
-        })
-    });
-    let output = match &function.sig.output {
-        ReturnType::Type(_, ty) if !has_impl_trait(ty.to_token_stream()) => {
-            quote_spanned! { ty.span()=> ::microservice_sdk::macros::output::<#ty>(); }
-        }
-        _ => TokenStream::new(),
-    };
+    let types = type_assertions(&function.sig);
     // Coercing to a pointer names no type a second time; what is asserted is that the future can change threads.
     let pointers = function.sig.inputs.iter().map(|_| quote!(_));
-    let sendable = quote_spanned! { name_span(function)=>
+    let sendable = quote_spanned! { name.span()=>
         ::microservice_sdk::macros::future(#name as fn(#(#pointers),*) -> _);
     };
     quote! {
         #[doc(hidden)]
         fn #check() {
-            #(#arguments)*
-            #output
+            #types
             #sendable
         }
+    }
+}
+
+/// That each argument can be extracted and the result is a response.
+pub(crate) fn type_assertions(signature: &Signature) -> TokenStream {
+    let types: Vec<_> = signature
+        .inputs
+        .iter()
+        .filter_map(|input| match input {
+            FnArg::Typed(argument) => Some(&argument.ty),
+            FnArg::Receiver(_) => None,
+        })
+        .collect();
+    let last = types.len().saturating_sub(1);
+    let arguments = types.iter().enumerate().map(|(index, ty)| {
+        if index == last {
+            quote_spanned! { ty.span()=> ::microservice_sdk::macros::last_argument::<_, #ty>(); }
+        } else {
+            quote_spanned! { ty.span()=> ::microservice_sdk::macros::argument::<#ty>(); }
+        }
+    });
+    let output = match &signature.output {
+        ReturnType::Type(_, ty) if !has_impl_trait(ty.to_token_stream()) => {
+            quote_spanned! { ty.span()=> ::microservice_sdk::macros::output::<#ty>(); }
+        }
+        _ => TokenStream::new(),
+    };
+    quote! {
+        #(#arguments)*
+        #output
     }
 }
 

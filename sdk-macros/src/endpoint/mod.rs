@@ -1,8 +1,8 @@
 //! `#[endpoint(..)]`: parse (syntax) -> model (meaning) -> expand (tokens).
 
-mod expand;
-mod model;
-mod parse;
+pub(crate) mod expand;
+pub(crate) mod model;
+pub(crate) mod parse;
 
 use proc_macro2::TokenStream;
 
@@ -16,8 +16,8 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
         return quote::quote! { #item #errors };
     };
     let arguments = sink.take(syn::parse2::<parse::Arguments>(arguments));
-    model::check_function(&function, &mut sink);
-    let model = arguments.map(|arguments| model::Model::read(arguments, &function, &mut sink));
+    model::check_function(&function.sig, model::Place::Function, &mut sink);
+    let model = arguments.map(|arguments| model::Model::read(arguments, &function.attrs, &function.sig, &mut sink));
     expand::expand(&function, model.as_ref(), sink)
 }
 

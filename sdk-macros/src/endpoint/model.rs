@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use proc_macro2::Span;
 use router_common::endpoint::PathTemplate;
-use syn::{Expr, ExprLit, FnArg, GenericArgument, GenericParam, ItemFn, Lit, LitStr, Meta, PathArguments, Type};
+use syn::{
+    Attribute, Expr, ExprLit, FnArg, GenericArgument, GenericParam, Lit, LitStr, Meta, PathArguments, ReceiverKind,
+    Signature, Type,
+};
 
 use super::parse::Arguments;
 use crate::sink::Sink;
@@ -51,7 +53,7 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    pub(crate) fn read(arguments: Arguments, function: &ItemFn, sink: &mut Sink) -> Self {
+    pub(crate) fn read(arguments: Arguments, attributes: &[Attribute], signature: &Signature, sink: &mut Sink) -> Self {
         let Arguments { method, path, options } = arguments;
         let name = method.to_string();
         if !METHODS.contains(&name.as_str()) {
@@ -62,7 +64,7 @@ impl Model {
             sink.error_with_help(&method, format_args!("unknown method `{name}`"), help);
         }
         match path.value().parse::<PathTemplate>() {
-            Ok(template) => check_path_parameters(&template, function, sink),
+            Ok(template) => check_path_parameters(&template, signature, sink),
             Err(error) => sink.error_with_help(
                 &path,
                 format_args!("bad path template: {error}"),
@@ -107,7 +109,7 @@ impl Model {
             );
         }
         if model.summary.is_none() {
-            model.summary = first_doc_line(function);
+            model.summary = first_doc_line(attributes);
         }
         model
     }
@@ -182,9 +184,16 @@ fn claims(option: &Written) -> syn::Result<Vec<(String, Vec<LitStr>)>> {
         .collect()
 }
 
+/// Where an endpoint stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Function,
+    /// In an impl block with `#[service]`.
+    Method,
+}
+
 /// What a handler must be, whatever its endpoint says.
-pub(crate) fn check_function(function: &ItemFn, sink: &mut Sink) {
-    let signature = &function.sig;
+pub(crate) fn check_function(signature: &Signature, place: Place, sink: &mut Sink) {
     if signature.asyncness.is_none() {
         sink.error_with_help(
             signature.fn_token,
@@ -205,11 +214,19 @@ pub(crate) fn check_function(function: &ItemFn, sink: &mut Sink) {
     }
     for input in &signature.inputs {
         match input {
-            FnArg::Receiver(receiver) => sink.error_with_help(
+            FnArg::Receiver(receiver) if place == Place::Function => sink.error_with_help(
                 receiver,
                 "an endpoint function has no `self`",
-                "take what it needs by `State(..)`",
+                "put `#[service]` on the impl block, or take what it needs by `State(..)`",
             ),
+            FnArg::Receiver(receiver) => {
+                if !matches!(receiver.kind, ReceiverKind::Reference(_, _, None)) {
+                    sink.error(
+                        receiver,
+                        "an endpoint of a service takes `&self`: requests are served at the same time",
+                    );
+                }
+            }
             FnArg::Typed(argument) => {
                 if let Type::ImplTrait(argument) = &*argument.ty {
                     sink.error(argument, "an endpoint cannot be generic: name the extractor's type");
@@ -217,23 +234,31 @@ pub(crate) fn check_function(function: &ItemFn, sink: &mut Sink) {
             }
         }
     }
-    if signature.inputs.len() > PARAMETERS {
+    let beyond = signature.inputs.iter().filter(|input| matches!(input, FnArg::Typed(_))).nth(PARAMETERS);
+    if let Some(beyond) = beyond {
         sink.error_with_help(
-            &signature.inputs[PARAMETERS],
+            beyond,
             format_args!("an endpoint has at most {PARAMETERS} parameters"),
             "put several extractors into one type that implements `FromRequestParts`",
         );
     }
+    if place == Place::Method && signature.receiver().is_none() {
+        sink.error_with_help(
+            &signature.ident,
+            "an endpoint of a service takes `&self`",
+            "move the function out of the impl block",
+        );
+    }
     let name = signature.ident.to_string();
-    if PRIMITIVES.contains(&name.as_str()) {
+    if place == Place::Function && PRIMITIVES.contains(&name.as_str()) {
         sink.error(&signature.ident, format_args!("an endpoint cannot be named like the primitive type `{name}`"));
     }
 }
 
 /// Compares `Path<..>` with the template where the type tells how many parameters it takes.
-fn check_path_parameters(template: &PathTemplate, function: &ItemFn, sink: &mut Sink) {
+fn check_path_parameters(template: &PathTemplate, signature: &Signature, sink: &mut Sink) {
     let names: Vec<&str> = template.parameters().collect();
-    for input in &function.sig.inputs {
+    for input in &signature.inputs {
         let FnArg::Typed(argument) = input else { continue };
         let Some(taken) = path_type(&argument.ty) else { continue };
         if names.is_empty() {
@@ -288,8 +313,8 @@ fn is_single_value(ty: &Type) -> bool {
     })
 }
 
-fn first_doc_line(function: &ItemFn) -> Option<String> {
-    function.attrs.iter().find_map(|attribute| {
+fn first_doc_line(attributes: &[Attribute]) -> Option<String> {
+    attributes.iter().find_map(|attribute| {
         let Meta::NameValue(pair) = &attribute.meta else { return None };
         if !pair.path.is_ident("doc") {
             return None;
@@ -298,9 +323,4 @@ fn first_doc_line(function: &ItemFn) -> Option<String> {
         let text = text.value();
         text.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
     })
-}
-
-/// Where the errors about a function as a whole point.
-pub(crate) fn name_span(function: &ItemFn) -> Span {
-    function.sig.ident.span()
 }
