@@ -62,7 +62,7 @@ fn candidate(number: u64, instance: Instance) -> Candidate<()> {
     state.set_status(Health::Healthy, 0);
     state.set_round_trip(Duration::from_millis(1));
     state.set_routable();
-    let links = Box::new([Arc::new(LinkState::new(LinkId(number), (), 0))]);
+    let links = [Arc::new(LinkState::new(LinkId(number), (), 0))].into();
     Candidate { instance: Arc::new(state), tier: 0, set: 0, links }
 }
 
