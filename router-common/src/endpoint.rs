@@ -11,6 +11,7 @@ use http::Method;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::limits;
+use crate::wire;
 
 /// A service's own number for an endpoint, from 1. A process never gives it to another method + path (SPEC 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -54,7 +55,11 @@ pub struct ClaimRequirement {
     #[serde(rename = "type")]
     pub kind: String,
     /// Values of which the caller must hold one; empty: any value will do.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "wire::list::<_, _, { limits::CLAIM_VALUES }>"
+    )]
     pub any_of: Vec<String>,
 }
 
@@ -72,7 +77,11 @@ pub struct EndpointDescriptor {
     pub streaming_request: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     pub streaming_response: bool,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "wire::list::<_, _, { limits::CLAIM_REQUIREMENTS }>"
+    )]
     pub requiring_claims: Vec<ClaimRequirement>,
     /// The handler may run more than once for one request. GET implies nothing.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -87,7 +96,7 @@ pub struct EndpointDescriptor {
     pub deprecated: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "wire::list::<_, _, { limits::TAGS }>")]
     pub tags: Vec<String>,
     /// JSON Schema of the request body, as JSON text.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -13,7 +13,7 @@ use crate::endpoint::{EndpointDescriptor, EndpointId};
 use crate::head::{RequestHead, ResponseHead, Trailers};
 use crate::identity::{Incarnation, Instance, KeyId, NodeId};
 use crate::limits;
-use crate::wire::Wire;
+use crate::wire::{self, Wire};
 
 /// The protocol version this crate speaks.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -21,8 +21,27 @@ pub const PROTOCOL_VERSION: u16 = 1;
 /// The number of one request/response exchange on a link: even if the gateway opened it, odd if the service did.
 /// 0 names the link itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "u64", into = "u64")]
 pub struct StreamId(u64);
+
+/// A number of more than 48 bits in a stream id's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is not a stream id: those are 48 bits wide")]
+pub struct StreamIdError(u64);
+
+impl TryFrom<u64> for StreamId {
+    type Error = StreamIdError;
+
+    fn try_from(id: u64) -> Result<Self, StreamIdError> {
+        Self::new(id).ok_or(StreamIdError(id))
+    }
+}
+
+impl From<StreamId> for u64 {
+    fn from(id: StreamId) -> Self {
+        id.0
+    }
+}
 
 impl StreamId {
     /// The link itself.
@@ -159,9 +178,14 @@ impl Default for ReceiveLimits {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// Protocol versions it speaks.
+    #[serde(deserialize_with = "wire::list::<_, _, { limits::VERSIONS }>")]
     pub versions: Vec<u16>,
     /// Names of optional extensions it can use.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "wire::list::<_, _, { limits::EXTENSIONS }>"
+    )]
     pub extensions: Vec<String>,
     pub instance: Instance,
     pub incarnation: Incarnation,
@@ -205,7 +229,11 @@ impl fmt::Debug for Proof {
 pub struct Welcome {
     /// The highest version both sides speak.
     pub version: u16,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "wire::list::<_, _, { limits::EXTENSIONS }>"
+    )]
     pub extensions: Vec<String>,
     pub node: NodeId,
     pub limits: ReceiveLimits,
@@ -234,6 +262,7 @@ pub struct EndpointsUpdate {
     /// From 0, without gaps.
     pub part: u32,
     pub last: bool,
+    #[serde(deserialize_with = "wire::list::<_, _, { limits::ENDPOINTS }>")]
     pub endpoints: Vec<EndpointDescriptor>,
 }
 
@@ -244,7 +273,7 @@ pub struct EndpointsResult {
     pub revision: u64,
     pub part: u32,
     pub last: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "wire::list::<_, _, { limits::ENDPOINTS }>")]
     pub refused: Vec<RefusedEndpoint>,
 }
 

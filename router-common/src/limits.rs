@@ -48,6 +48,13 @@ pub const ENDPOINTS: usize = 10_000;
 /// Largest endpoint set, in encoded bytes over all its parts.
 pub const ENDPOINTS_BYTES: usize = 4 * 1024 * 1024;
 
+/// Most claims that one endpoint may require: all of them are looked up for each request.
+pub const CLAIM_REQUIREMENTS: usize = 64;
+/// Most values of which one required claim may have any.
+pub const CLAIM_VALUES: usize = 256;
+/// Most tags of one endpoint.
+pub const TAGS: usize = 64;
+
 /// First byte credit of a stream, each way.
 pub const STREAM_WINDOW: u32 = 64 * 1024;
 /// Byte credit to which a stream grows while its reader keeps pace.
@@ -75,6 +82,8 @@ pub const CONTROL_QUEUE: usize = 1024;
 pub const HOPS: u8 = 16;
 /// Links one instance may have to one gateway.
 pub const LINKS: u16 = 64;
+/// Protocol versions that HELLO may offer.
+pub const VERSIONS: usize = 64;
 /// Keys of protocol extensions in HELLO and WELCOME.
 pub const EXTENSIONS: usize = 64;
 /// Shortest shared secret, in bytes.

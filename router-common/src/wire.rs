@@ -3,9 +3,12 @@
 //! The handshake's proofs hash the very bytes that were sent, and limits charge encoded sizes; so the value and its
 //! encoding travel together.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use bytes::Bytes;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::limits;
 
@@ -83,6 +86,37 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> 
     }
 }
 
+/// Reads a list of at most `MOST` items. How many items a list says it has reserves no memory: only those that come do,
+/// and a list that is too long is refused at its first item too many.
+pub(crate) fn list<'de, D, T, const MOST: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct Items<T, const MOST: usize>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Items<T, MOST> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of at most {MOST} items")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
+            let mut list = Vec::new();
+            while let Some(item) = items.next_element()? {
+                if list.len() == MOST {
+                    return Err(A::Error::custom(format_args!("a list of more than {MOST} items")));
+                }
+                list.push(item);
+            }
+            Ok(list)
+        }
+    }
+
+    deserializer.deserialize_seq(Items::<T, MOST>(PhantomData))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,5 +146,19 @@ mod tests {
         deep.extend([0x91; 1000]);
         deep.push(0xc0);
         assert!(matches!(decode::<Window>(&deep), Err(WireError::Malformed(_))));
+    }
+
+    #[test]
+    fn a_list_is_bounded_by_its_items_and_not_by_what_it_claims() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Listed {
+            #[serde(deserialize_with = "list::<_, _, 2>")]
+            items: Vec<u8>,
+        }
+        let encoded = |items: &[u8]| rmp_serde::to_vec_named(&serde_json::json!({ "items": items })).unwrap();
+        assert_eq!(decode::<Listed>(&encoded(&[1, 2])).unwrap().items, [1, 2]);
+        assert!(matches!(decode::<Listed>(&encoded(&[1, 2, 3])), Err(WireError::Malformed(_))));
+        let claims_four_billion = [&b"\x81\xa5items\xdd\xff\xff\xff\xff"[..], &[1]].concat();
+        assert!(matches!(decode::<Listed>(&claims_four_billion), Err(WireError::Malformed(_))));
     }
 }
