@@ -392,6 +392,8 @@ impl Validate for EndpointPolicy {
 pub struct LogConfig {
     pub format: LogFormat,
     pub level: LogLevel,
+    /// One line a request. Default: off.
+    pub access: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]

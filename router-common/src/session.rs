@@ -19,7 +19,6 @@ mod inbound;
 pub mod lease;
 mod liveness;
 mod outbound;
-mod pieces;
 mod proof;
 mod registration;
 mod scheduler;
@@ -66,7 +65,7 @@ enum Role {
 enum State {
     Handshake(Box<Handshake>),
     Established,
-    /// CLOSE is queued, behind outcomes of streams and nothing else.
+    /// CLOSE is queued, and nothing else.
     Closing(Closed),
     Closed(Closed),
 }
@@ -80,8 +79,6 @@ pub struct Session {
     /// What the peer receives.
     peer: ReceiveLimits,
     handshake_ends: Instant,
-    /// The latest time that was given: what a reader who has no clock reads at.
-    clock: Instant,
 
     streams: Slab<Stream>,
     /// Streams that are not Done, by wire id.
@@ -91,8 +88,6 @@ pub struct Session {
     next_id: u64,
     /// The highest id the peer has opened.
     last_peer_id: StreamId,
-    /// The highest of them that went to a handler; higher ones were refused.
-    last_accepted: StreamId,
     /// Streams opened here, and by the peer, that are not Done.
     opened: usize,
     accepted: usize,
@@ -142,7 +137,6 @@ impl Session {
             state: State::Handshake(Box::new(handshake)),
             peer: ReceiveLimits::default(),
             handshake_ends: now + common.timers.handshake,
-            clock: now,
             streams: Slab::new(),
             by_id: FxHashMap::default(),
             generation: 0,
@@ -151,7 +145,6 @@ impl Session {
                 Role::Service => 1,
             },
             last_peer_id: StreamId::CONNECTION,
-            last_accepted: StreamId::CONNECTION,
             opened: 0,
             accepted: 0,
             send_credit: SendCredit::new(0),
@@ -207,7 +200,6 @@ impl Session {
     /// # Errors
     /// When the peer broke the protocol. CLOSE is then queued already: keep polling until [`Output::Closed`].
     pub fn handle_frame(&mut self, frame: Frame, now: Instant) -> Result<(), ProtocolError> {
-        self.clock = now;
         let result = match &self.state {
             State::Handshake(_) => self.on_handshake(frame, now),
             State::Established => self.on_established(frame, now),
@@ -239,7 +231,6 @@ impl Session {
 
     /// Time has passed: at the latest when [`Output::Idle`] said.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.clock = now;
         match &self.state {
             State::Handshake(_) if now >= self.handshake_ends => {
                 self.close(CloseCode::HandshakeTimeout, "the handshake took too long".to_owned());
@@ -315,7 +306,8 @@ impl Session {
     /// Service: tells the gateway the lease's present limit.
     pub fn announce_lease(&mut self) {
         if self.is_established() {
-            self.scheduler.lease = true;
+            let (generation, limit) = (self.inbound_lease.generation(), self.inbound_lease.limit());
+            self.scheduler.control(Frame::Lease(LeaseUpdate { generation, limit }));
         }
     }
 
@@ -334,30 +326,20 @@ impl Session {
             return;
         }
         let text = bounded_text(text);
-        match code {
-            // It takes nothing: what is queued is what it did not take.
-            CloseCode::Overload => self.scheduler.clear(),
-            _ => self.scheduler.clear_but_outcomes(),
-        }
-        let last = self.last_accepted;
+        self.scheduler.clear();
+        let last = self.last_peer_id;
         self.scheduler.control(Frame::Close(Box::new(Close { code, last, text: text.clone() })));
         self.end(Closed { by: ClosedBy::Local, code, text }, None);
     }
 
     /// The next event alone, for a driver whose link takes no more frames now.
     pub fn poll_event(&mut self) -> Option<Event> {
-        let event = self.events.pop_front()?;
-        if let Event::Stream(key) = &event
-            && let Some(stream) = self.stream(*key)
-        {
-            stream.notified = false;
-        }
-        Some(event)
+        self.events.pop_front()
     }
 
     /// What to do next. Call until it says [`Output::Idle`] or [`Output::Closed`].
     pub fn poll(&mut self) -> Output {
-        if let Some(event) = self.poll_event() {
+        if let Some(event) = self.events.pop_front() {
             return Output::Event(event);
         }
         if let Some(frame) = self.next_frame() {
@@ -399,10 +381,6 @@ impl Session {
         if let Some(sequence) = self.scheduler.ack.take() {
             return Some(Frame::HeartbeatAck(HeartbeatAck { sequence }));
         }
-        if std::mem::take(&mut self.scheduler.lease) {
-            let (generation, limit) = (self.inbound_lease.generation(), self.inbound_lease.limit());
-            return Some(Frame::Lease(LeaseUpdate { generation, limit }));
-        }
         if std::mem::take(&mut self.scheduler.connection_window) {
             let bytes = self.receive_window.settle();
             return Some(Frame::Window(StreamId::CONNECTION, crate::frame::Window { bytes }));
@@ -432,10 +410,7 @@ impl Session {
             let Some(stream) = self.streams.get_mut(slot as usize) else { continue };
             let unseen = match (stream.side, stream.wire, stream.id) {
                 (Side::Opener, Wire::Unsent, _) => true,
-                // What was answered was seen, whatever the peer says.
-                (Side::Opener, Wire::Live, Some(id)) => {
-                    !stream.receive.answered && accepted.is_some_and(|last| id > last)
-                }
+                (Side::Opener, Wire::Live, Some(id)) => accepted.is_some_and(|last| id > last),
                 _ => false,
             };
             stream.fail(if unseen { StreamFailure::Unseen } else { StreamFailure::Lost });
@@ -452,7 +427,6 @@ impl Session {
 
     fn check_drained(&mut self) {
         if self.accepted == 0
-            && self.is_established()
             && let Drain::Agreed { reported, .. } = &mut self.drain
             && !std::mem::replace(reported, true)
         {
@@ -485,9 +459,8 @@ impl Session {
 
     /// Somebody may wait for this stream.
     fn notify(&mut self, slot: u32) {
-        let Some(stream) = self.streams.get_mut(slot as usize) else { return };
-        if !stream.released && !std::mem::replace(&mut stream.notified, true) {
-            let key = StreamKey { index: slot, generation: stream.generation };
+        if self.streams.get(slot as usize).is_some_and(|stream| !stream.released) {
+            let key = self.key(slot);
             self.events.push_back(Event::Stream(key));
         }
     }
@@ -532,7 +505,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let buffered = self.streams.iter().map(|(_, stream)| stream.receive.queue.len()).sum();
+        let buffered = self.streams.iter().map(|(_, stream)| stream.receive.buffered).sum();
         self.common.budget.sub(buffered);
     }
 }
@@ -562,9 +535,8 @@ impl Session {
             if !stream.receive.window.is_sound() {
                 return Err(format!("stream {slot} window {:?}", stream.receive.window));
             }
-            let most = limits::STREAM_WINDOW_MAX.max(self.common.limits.stream_window) as usize;
-            if stream.receive.queue.len() > most {
-                return Err(format!("stream {slot} buffers {}", stream.receive.queue.len()));
+            if stream.receive.buffered > limits::STREAM_WINDOW_MAX as usize {
+                return Err(format!("stream {slot} buffers {}", stream.receive.buffered));
             }
             if stream.wire == Wire::Done && stream.permit.is_some() {
                 return Err(format!("stream {slot} is done and holds its lease"));

@@ -1,0 +1,440 @@
+//! Dispatch: a request onto an instance's link, and its answer back (SPEC 5, 6).
+//!
+//! The innermost service of the stack, and all of the stack that a service's own requests go through. It asks the
+//! routing decision where a request goes, holds it to its limits and its deadline, and sends it again where that is
+//! safe. It knows nothing of how clients came, nor how frames travel.
+
+mod budget;
+mod stream;
+mod waiting;
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::HeaderName;
+use http::{Method, Request, Response, StatusCode};
+use router_common::frame::Reason;
+use router_common::limits;
+use router_common::path::RequestPath;
+use router_common::problem::{Problem, ProblemCode};
+use router_common::session::lease::Permit;
+use router_link::{Body, Call, CallError, Environment, Handle, Parameters, RequestContext};
+use tokio_util::task::TaskTracker;
+
+pub(crate) use self::budget::RetryBudget;
+use self::stream::Streaming;
+use self::waiting::Place;
+pub(crate) use self::waiting::WaitingLine;
+use crate::edge::{Arrival, HeldBytes, Upload, UploadFailure};
+use crate::http_semantics;
+use crate::registry::Registry;
+use crate::request_id::RequestIds;
+use crate::respond;
+use crate::routing::instance::LinkState;
+use crate::routing::{InstanceKey, Rejection, RequestFacts, RouteEndpoint, decide};
+use crate::telemetry::{InFlight, RouteMetrics, WorkerMetrics};
+
+/// How often a request that was provably not seen is sent again.
+const UNSEEN_RETRIES: usize = 3;
+/// How often a decision is made again because somebody else took the slot meanwhile.
+const LOST_RACES: usize = 4;
+/// The largest body that is kept for sending it again, in bytes.
+const RETRY_BODY: usize = 64 * 1024;
+/// What clients are told to wait when the node or the line is full.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// The header with which a client asks for a shorter deadline.
+const X_REQUEST_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-request-timeout-ms");
+
+/// The bounds of requests (SPEC 6).
+#[derive(Debug, Clone)]
+pub(crate) struct DispatchSettings {
+    pub(crate) version_header: HeaderName,
+    pub(crate) default_timeout: Duration,
+    pub(crate) max_timeout: Duration,
+    /// Longest silence within a response that streams.
+    pub(crate) stream_idle_timeout: Duration,
+    pub(crate) max_request_bytes: u64,
+    /// Request bytes held for one client connection.
+    pub(crate) max_connection_bytes: u64,
+}
+
+/// One worker's dispatch. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Dispatch(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) registry: Arc<Registry<Handle>>,
+    pub(crate) environment: Arc<dyn Environment>,
+    pub(crate) settings: DispatchSettings,
+    pub(crate) worker: usize,
+    pub(crate) node_bytes: Arc<HeldBytes>,
+    pub(crate) line: Arc<WaitingLine>,
+    pub(crate) metrics: WorkerMetrics,
+    pub(crate) random: Arc<RequestIds>,
+    pub(crate) budget: RetryBudget,
+    /// Owns what outlives its request: the rest of one-way answers.
+    pub(crate) tasks: TaskTracker,
+}
+
+/// What a request brings beside HTTP, whoever sent it.
+#[derive(Default)]
+struct Origin {
+    upload: Option<Arc<Upload>>,
+    connection_full: bool,
+    call: Call,
+}
+
+/// Where a request goes, free of the snapshot it was found in.
+struct Chosen {
+    link: Arc<LinkState<Handle>>,
+    instance: InstanceKey,
+    endpoint: Arc<RouteEndpoint>,
+    parameters: Parameters,
+    permit: Permit,
+    head_from_get: bool,
+}
+
+/// What counts a request until its answer has ended.
+struct Counted {
+    metrics: Arc<RouteMetrics>,
+    status: StatusCode,
+    began: Instant,
+    environment: Arc<dyn Environment>,
+    _in_flight: InFlight,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.metrics.answered(self.status, self.environment.now().saturating_duration_since(self.began));
+    }
+}
+
+impl std::fmt::Debug for Dispatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Dispatch(worker {})", self.0.worker)
+    }
+}
+
+impl Dispatch {
+    pub(crate) fn new(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
+
+    /// Answers one request; a refusal comes unrendered (see `respond`).
+    pub(crate) async fn run(self, request: Request<Body>) -> Response<Body> {
+        let this = &*self.0;
+        let began = this.environment.now();
+        let in_flight = this.metrics.enter();
+        let mut metrics = None;
+        let response = match Box::pin(this.answer(request, began, &mut metrics)).await {
+            Ok(response) => response,
+            Err(Rejection::Options { allow }) => respond::allowed(&allow),
+            Err(Rejection::Problem(problem)) => respond::refusal(problem),
+        };
+        let counted = Counted {
+            metrics: metrics.unwrap_or_else(|| Arc::clone(this.metrics.unrouted())),
+            status: response.status(),
+            began,
+            environment: Arc::clone(&this.environment),
+            _in_flight: in_flight,
+        };
+        if response.body().whole().is_some() {
+            return response;
+        }
+        response.map(|body| Body::stream(Streaming::new(body, this.settings.stream_idle_timeout, counted)))
+    }
+}
+
+/// How far a request has come.
+struct Tries {
+    excluded: Vec<InstanceKey>,
+    unseen: usize,
+    retried: bool,
+    place: Option<Place>,
+    deadline: Option<Instant>,
+}
+
+impl Inner {
+    async fn answer(
+        &self,
+        mut request: Request<Body>,
+        began: Instant,
+        metrics: &mut Option<Arc<RouteMetrics>>,
+    ) -> Result<Response<Body>, Rejection> {
+        let Origin { upload, connection_full, call } = origin(&mut request, self.settings.max_connection_bytes)?;
+        let shorter = self.asked_timeout(&request)?;
+        let method = request.method().clone();
+        let mut tries = Tries { excluded: Vec::new(), unseen: 0, retried: false, place: None, deadline: call.deadline };
+        loop {
+            let chosen = self.find(&mut request, &method, began, &mut tries).await?;
+            *metrics = Some(self.metrics.of(&chosen.endpoint));
+            let descriptor = &chosen.endpoint.descriptor;
+            let timeout = descriptor.timeout.unwrap_or(self.settings.default_timeout);
+            let timeout = shorter.map_or(timeout, |shorter| timeout.min(shorter)).min(self.settings.max_timeout);
+            let deadline = tries.deadline.map_or(began + timeout, |given| given.min(began + timeout));
+            self.admit(upload.as_deref(), connection_full, &chosen.endpoint)?;
+            if chosen.head_from_get {
+                *request.method_mut() = Method::GET;
+            }
+            let (idempotent, one_way) = (descriptor.idempotent, descriptor.one_way);
+            let head_only = method == Method::HEAD;
+            let call = Call {
+                endpoint: Some(descriptor.id),
+                deadline: Some(deadline),
+                hops: call.hops,
+                scheme: call.scheme,
+                parameters: chosen.parameters,
+                client: call.client,
+                claims: call.claims.clone(),
+                permit: Some(chosen.permit),
+                tunnel: None,
+                open_first: call.open_first,
+            };
+            let outcome = exchange(chosen.link.handle(), request, call, deadline).await;
+            let error = match outcome {
+                Some(Ok(response)) => {
+                    return Ok(self.finish(response, head_only, one_way));
+                }
+                Some(Err(error)) => error,
+                None => return Err(deadline_exceeded().into()),
+            };
+            let (again, problem) = self.failure(error, upload.as_deref(), idempotent, &mut tries);
+            let Some(whole) = again else { return Err(problem.into()) };
+            if self.environment.now() >= deadline {
+                return Err(deadline_exceeded().into());
+            }
+            self.metrics.node().retries.inc();
+            tries.excluded.push(chosen.instance);
+            request = whole;
+        }
+    }
+
+    /// Decides, and waits in line while every instance is leased out.
+    async fn find(
+        &self,
+        // Not changed; but a shared reference to a body could not be held across an await.
+        request: &mut Request<Body>,
+        method: &Method,
+        began: Instant,
+        tries: &mut Tries,
+    ) -> Result<Chosen, Rejection> {
+        loop {
+            let problem = match self.choose(request, method, &tries.excluded) {
+                Ok(chosen) => {
+                    tries.place = None;
+                    return Ok(chosen);
+                }
+                Err(Rejection::Problem(problem)) if problem.code == ProblemCode::NoCapacity => problem,
+                Err(Rejection::Problem(problem))
+                    if !tries.excluded.is_empty() && problem.code == ProblemCode::NoInstance =>
+                {
+                    // Others were tried and did not see it: it is not that there is nobody.
+                    return Err(Problem::new(ProblemCode::NoCapacity).retry_after(RETRY_AFTER).into());
+                }
+                Err(rejection) => return Err(rejection),
+            };
+            if !tries.excluded.is_empty() {
+                return Err(problem.into());
+            }
+            match &tries.place {
+                // Look once more: a slot may have come free before the place was taken.
+                None => match self.line.join() {
+                    Some(place) => tries.place = Some(place),
+                    None => return Err(problem.into()),
+                },
+                Some(place) => {
+                    place.pass_on();
+                    let until = tries.deadline.unwrap_or(began + self.settings.default_timeout);
+                    if tokio::time::timeout_at(until.into(), place.woken()).await.is_err() {
+                        return Err(problem.into());
+                    }
+                }
+            }
+        }
+    }
+
+    /// One decision, with its slot taken. No await: the snapshot is let go at the end.
+    fn choose(&self, request: &Request<Body>, method: &Method, excluded: &[InstanceKey]) -> Result<Chosen, Rejection> {
+        let path = RequestPath::parse(request.uri().path()).map_err(Problem::from)?;
+        let version = request.headers().get(&self.settings.version_header);
+        let facts = RequestFacts {
+            method,
+            path: &path,
+            version_header: version.map(|version| version.to_str().unwrap_or_default()),
+            claims: None,
+            worker: self.worker,
+            excluded,
+            random: self.random.random(),
+            now: self.environment.now(),
+        };
+        let table = self.registry.table();
+        for _ in 0..LOST_RACES {
+            let decision = decide(&table, &facts)?;
+            if let Some(permit) = decision.instance.lease().try_acquire() {
+                return Ok(Chosen {
+                    link: Arc::clone(decision.link),
+                    instance: decision.instance.key(),
+                    endpoint: Arc::clone(decision.endpoint),
+                    parameters: Parameters::new(decision.parameters.as_slice()),
+                    permit,
+                    head_from_get: decision.head_from_get,
+                });
+            }
+        }
+        Err(Problem::new(ProblemCode::NoCapacity).retry_after(RETRY_AFTER).into())
+    }
+
+    /// The limits of SPEC 6, before a byte of the body is read.
+    fn admit(&self, upload: Option<&Upload>, connection_full: bool, endpoint: &RouteEndpoint) -> Result<(), Problem> {
+        let Some(upload) = upload else { return Ok(()) };
+        let limit = endpoint.descriptor.max_request_bytes.unwrap_or(self.settings.max_request_bytes);
+        if upload.declared().is_some_and(|declared| declared > limit) {
+            return Err(too_large());
+        }
+        if connection_full {
+            return Err(Problem::new(ProblemCode::ConnectionBytesExceeded).retry_after(RETRY_AFTER));
+        }
+        if self.node_bytes.is_full() {
+            return Err(Problem::new(ProblemCode::NodeOverloaded).retry_after(RETRY_AFTER));
+        }
+        upload.set_limit(limit);
+        Ok(())
+    }
+
+    /// The client may ask for less time, in whole milliseconds.
+    fn asked_timeout(&self, request: &Request<Body>) -> Result<Option<Duration>, Problem> {
+        let Some(value) = request.headers().get(X_REQUEST_TIMEOUT_MS) else { return Ok(None) };
+        let asked = value.to_str().ok().and_then(|text| text.parse().ok()).filter(|ms| *ms > 0);
+        asked.map(|ms| Some(Duration::from_millis(ms))).ok_or_else(|| {
+            Problem::new(ProblemCode::BadRequest)
+                .detail("x-request-timeout-ms is not a whole number of milliseconds, 1 or more.")
+        })
+    }
+
+    fn finish(&self, mut response: Response<Body>, head_only: bool, one_way: bool) -> Response<Body> {
+        self.budget.deposit();
+        if !http_semantics::response_has_body(if head_only { &Method::HEAD } else { &Method::GET }, response.status()) {
+            *response.body_mut() = Body::empty();
+        } else if one_way && response.body().whole().is_none() {
+            // The END follows the handler, and the client has its answer: what is left is only waited for.
+            let body = std::mem::take(response.body_mut());
+            self.tasks.spawn(run_out(body));
+        }
+        response
+    }
+
+    /// What a failed exchange means: the request again, if it may be sent again, and what to say otherwise.
+    fn failure(
+        &self,
+        error: CallError,
+        upload: Option<&Upload>,
+        idempotent: bool,
+        tries: &mut Tries,
+    ) -> (Option<Request<Body>>, Problem) {
+        use ProblemCode as Code;
+        let (unseen, code) = match &error {
+            CallError::Unseen(_) | CallError::Cancelled { reason: Reason::Refused, .. } => (true, Code::NoCapacity),
+            CallError::Lost(_) => (false, Code::ConnectionLost),
+            CallError::Expired(_) | CallError::Cancelled { reason: Reason::DeadlineExceeded, .. } => {
+                return (None, deadline_exceeded());
+            }
+            CallError::Cancelled { reason: Reason::PayloadLimit, .. } => return (None, too_large()),
+            CallError::Body(_) => return (None, upload_problem(upload)),
+            CallError::Head(_) | CallError::HeadTooLarge => return (None, Problem::new(Code::HeadersTooLarge)),
+            CallError::Cancelled { reason, text, .. } => {
+                tracing::debug!(%reason, text, "a service cancelled a request");
+                (false, Code::ServiceFailed)
+            }
+            _ => (false, Code::ServiceFailed),
+        };
+        if let Some(failure) = upload.and_then(Upload::failure) {
+            return (None, upload_problem_of(failure));
+        }
+        let problem = match code {
+            Code::NoCapacity => Problem::new(code).retry_after(RETRY_AFTER),
+            _ => Problem::new(code),
+        };
+        let again = if unseen {
+            tries.unseen += 1;
+            tries.unseen <= UNSEEN_RETRIES
+        } else {
+            idempotent && !tries.retried && {
+                tries.retried = true;
+                self.budget.withdraw(self.environment.now())
+            }
+        };
+        let small = |request: &Request<Body>| request.body().whole().is_some_and(|body| body.len() <= RETRY_BODY);
+        (error.into_request().filter(|request| again && small(request)), problem)
+    }
+}
+
+/// What a request brings, by who sent it.
+fn origin(request: &mut Request<Body>, max_connection_bytes: u64) -> Result<Origin, Problem> {
+    if let Some(arrival) = request.extensions_mut().remove::<Arrival>() {
+        let call = Call { client: Some(arrival.client), open_first: arrival.waits_for_continue, ..Call::default() };
+        return Ok(Origin {
+            connection_full: arrival.connection_full(max_connection_bytes),
+            upload: arrival.upload,
+            call,
+        });
+    }
+    let Some(context) = request.extensions_mut().remove::<RequestContext>() else { return Ok(Origin::default()) };
+    let hops = context.hops.saturating_add(1);
+    if hops > limits::HOPS {
+        return Err(Problem::new(ProblemCode::LoopDetected));
+    }
+    let call =
+        Call { deadline: context.deadline, hops, scheme: context.scheme, client: context.client, ..Call::default() };
+    Ok(Origin { call, ..Origin::default() })
+}
+
+/// Sends a request and waits until its deadline; `None`: it has passed, and the service was told.
+async fn exchange(
+    handle: &Handle,
+    request: Request<Body>,
+    call: Call,
+    deadline: Instant,
+) -> Option<Result<Response<Body>, CallError>> {
+    let mut exchange = handle.call(request, call);
+    let mut alarm = std::pin::pin!(tokio::time::sleep_until(deadline.into()));
+    let outcome = poll_fn(|cx| match Pin::new(&mut exchange).poll(cx) {
+        std::task::Poll::Ready(outcome) => std::task::Poll::Ready(Some(outcome)),
+        std::task::Poll::Pending => alarm.as_mut().poll(cx).map(|()| None),
+    })
+    .await;
+    if outcome.is_none() {
+        exchange.cancel(Reason::DeadlineExceeded);
+    }
+    outcome
+}
+
+/// Reads a body to its end, for its end.
+async fn run_out(mut body: Body) {
+    while let Some(Ok(_)) = poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut body), cx)).await {}
+}
+
+fn deadline_exceeded() -> Problem {
+    Problem::new(ProblemCode::DeadlineExceeded)
+}
+
+fn too_large() -> Problem {
+    Problem::new(ProblemCode::PayloadTooLarge)
+}
+
+fn upload_problem(upload: Option<&Upload>) -> Problem {
+    upload_problem_of(upload.and_then(Upload::failure).unwrap_or(UploadFailure::Malformed))
+}
+
+fn upload_problem_of(failure: UploadFailure) -> Problem {
+    match failure {
+        UploadFailure::TooLarge => too_large(),
+        UploadFailure::ConnectionBytes => Problem::new(ProblemCode::ConnectionBytesExceeded).retry_after(RETRY_AFTER),
+        UploadFailure::NodeBytes => Problem::new(ProblemCode::NodeOverloaded).retry_after(RETRY_AFTER),
+        UploadFailure::Stalled => Problem::new(ProblemCode::RequestTimeout).detail("The request body did not get on."),
+        UploadFailure::Malformed => {
+            Problem::new(ProblemCode::BadRequest).detail("The request body is not well-formed.")
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The accept loop of one worker: a bounded number of connections, and a graceful stop.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use http::{Request, Response};
+use router_link::Body;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::Service;
+
+use super::connection;
+use super::{EdgeContext, HttpListener};
+
+/// How long to wait after an accept that failed for want of something (descriptors, memory): trying again at once would
+/// fail again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The wish that work ends in good order, seen by everybody who holds a clone.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    token: CancellationToken,
+    /// The same as the token's state, readable without its lock: connections look at it on every wake-up.
+    flag: Arc<AtomicBool>,
+}
+
+impl Stop {
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks everybody to stop.
+    pub fn request(&self) {
+        self.flag.store(true, Ordering::Release);
+        self.token.cancel();
+    }
+
+    #[must_use]
+    pub fn is_requested(&self) -> bool {
+        self.flag.load(Ordering::Acquire)
+    }
+
+    /// Waits until somebody asks.
+    pub fn requested(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.token.clone().cancelled_owned()
+    }
+}
+
+/// One worker's HTTP edge.
+#[derive(Debug)]
+pub struct Edge {
+    pub context: Arc<EdgeContext>,
+    /// Connections the node may still take (SPEC 12); further ones wait in the kernel's queue.
+    pub places: Arc<Semaphore>,
+    pub stop: Stop,
+    /// Owns every task of every connection.
+    pub tasks: TaskTracker,
+    /// Cuts connections in the middle: the grace is over.
+    pub cut: CancellationToken,
+}
+
+impl Edge {
+    /// Accepts connections until it is stopped. Returns when the listener is closed; the connections' tasks, which
+    /// finish what they have begun, are the tracker's.
+    pub async fn run<L, S>(self, mut listener: L, stack: S)
+    where
+        L: HttpListener,
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+    {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.stop.requested() => break,
+                accepted = self.next(&mut listener) => accepted,
+            };
+            match accepted {
+                Ok((io, peer, place)) => {
+                    let serving = connection::serve(
+                        io,
+                        peer,
+                        stack.clone(),
+                        Arc::clone(&self.context),
+                        self.stop.clone(),
+                        self.tasks.clone(),
+                    );
+                    let cut = self.cut.clone();
+                    self.tasks.spawn(async move {
+                        cut.run_until_cancelled(serving).await;
+                        drop(place);
+                    });
+                }
+                Err(error) if is_of_the_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept client connections");
+                    tokio::select! {
+                        () = self.stop.requested() => break,
+                        () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    async fn next<L: HttpListener>(
+        &self,
+        listener: &mut L,
+    ) -> io::Result<(L::Io, std::net::SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
+        let (io, peer) = poll_fn(|cx| listener.poll_accept(cx)).await?;
+        Ok((io, peer, place))
+    }
+}
+
+/// The client left before it was accepted: nothing is wrong here.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}

@@ -1,0 +1,311 @@
+//! Request bodies, counted and limited as they are read; response bodies on their way out.
+//!
+//! Every byte that is read from a client is counted as held until the last reference to it is dropped, so the counters
+//! are what they say, and go back to zero in every failure path (SPEC 6). Nothing here knows what a body is for.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Version, request};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use router_common::frame::Reason;
+use router_link::{Body, BodyError};
+use tokio::time::{Sleep, sleep};
+
+use super::EdgeContext;
+use super::connection::OpenGuard;
+use crate::http_semantics;
+
+/// A count of bytes with an upper bound.
+#[derive(Debug)]
+pub struct HeldBytes {
+    held: AtomicU64,
+    limit: u64,
+}
+
+impl Default for HeldBytes {
+    fn default() -> Self {
+        Self::new(u64::MAX)
+    }
+}
+
+impl HeldBytes {
+    #[must_use]
+    pub const fn new(limit: u64) -> Self {
+        Self { held: AtomicU64::new(0), limit }
+    }
+
+    /// What is held now, in bytes.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing more may be taken.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.held() >= self.limit
+    }
+
+    /// Counts `bytes`, whether they fit or not; says whether they did within `limit`.
+    fn add(&self, bytes: u64, limit: u64) -> bool {
+        self.held.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= limit
+    }
+
+    fn subtract(&self, bytes: u64) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Bytes that are counted while they live.
+struct Counted {
+    bytes: Bytes,
+    connection: Arc<HeldBytes>,
+    node: Arc<HeldBytes>,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let length = self.bytes.len() as u64;
+        self.connection.subtract(length);
+        self.node.subtract(length);
+    }
+}
+
+/// Why a request body was not read to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum UploadFailure {
+    /// More than the endpoint takes: 413.
+    TooLarge = 1,
+    /// More than one connection may have in flight: 429.
+    ConnectionBytes = 2,
+    /// More than the node may have in flight: 503.
+    NodeBytes = 3,
+    /// The client was too slow: 408.
+    Stalled = 4,
+    /// The client's framing is broken, or it left: 400, if anybody is there to read it.
+    Malformed = 5,
+}
+
+/// The progress of one request body, shared by the body and by whoever answers the request.
+#[derive(Debug)]
+pub struct Upload {
+    declared: Option<u64>,
+    limit: AtomicU64,
+    failure: AtomicU8,
+}
+
+impl Upload {
+    pub(super) const fn new(declared: Option<u64>) -> Self {
+        Self { declared, limit: AtomicU64::new(u64::MAX), failure: AtomicU8::new(0) }
+    }
+
+    /// The length that the client has announced, in bytes.
+    #[must_use]
+    pub const fn declared(&self) -> Option<u64> {
+        self.declared
+    }
+
+    /// Sets how many bytes may come; known only when the endpoint is.
+    pub fn set_limit(&self, bytes: u64) {
+        self.limit.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Why the body failed, if it did.
+    #[must_use]
+    pub fn failure(&self) -> Option<UploadFailure> {
+        match self.failure.load(Ordering::Relaxed) {
+            1 => Some(UploadFailure::TooLarge),
+            2 => Some(UploadFailure::ConnectionBytes),
+            3 => Some(UploadFailure::NodeBytes),
+            4 => Some(UploadFailure::Stalled),
+            5 => Some(UploadFailure::Malformed),
+            _ => None,
+        }
+    }
+
+    fn fail(&self, failure: UploadFailure) -> BodyError {
+        self.failure.store(failure as u8, Ordering::Relaxed);
+        let reason = match failure {
+            UploadFailure::TooLarge | UploadFailure::ConnectionBytes | UploadFailure::NodeBytes => Reason::PayloadLimit,
+            UploadFailure::Stalled | UploadFailure::Malformed => Reason::ClientDisconnected,
+        };
+        BodyError::Cancelled { reason, text: String::new() }
+    }
+}
+
+/// A request body as it comes from a client.
+pub(super) struct RequestBody {
+    /// `None` once it has come to its end, or failed.
+    incoming: Option<Incoming>,
+    /// `None` once it was given away with what is left of the body.
+    open: Option<OpenGuard>,
+    upload: Arc<Upload>,
+    node: Arc<HeldBytes>,
+    received: u64,
+    connection_limit: u64,
+    patience: Duration,
+    stalled: Option<Pin<Box<Sleep>>>,
+    /// Reading would make the HTTP library say `100 Continue`, so that an unread rest is not read for its own sake.
+    silent: bool,
+    discardable: bool,
+}
+
+impl RequestBody {
+    pub(super) fn new(
+        incoming: Incoming,
+        head: &request::Parts,
+        upload: Arc<Upload>,
+        open: OpenGuard,
+        context: &EdgeContext,
+    ) -> Self {
+        Self {
+            incoming: Some(incoming),
+            open: Some(open),
+            upload,
+            node: Arc::clone(&context.node_bytes),
+            received: 0,
+            connection_limit: context.settings.max_connection_bytes,
+            patience: context.settings.body_idle_timeout,
+            stalled: None,
+            silent: http_semantics::expects_continue(head.version, &head.headers),
+            discardable: head.version <= Version::HTTP_11,
+        }
+    }
+
+    fn count(&mut self, data: Bytes) -> Result<Bytes, UploadFailure> {
+        let length = data.len() as u64;
+        self.received = self.received.saturating_add(length);
+        if self.received > self.upload.limit.load(Ordering::Relaxed) {
+            return Err(UploadFailure::TooLarge);
+        }
+        let Some(open) = &self.open else { return Ok(data) };
+        let connection = Arc::clone(&open.connection().held);
+        let within_connection = connection.add(length, self.connection_limit);
+        let within_node = self.node.add(length, self.node.limit);
+        // From here on both counters go back when the bytes do.
+        let counted = Bytes::from_owner(Counted { bytes: data, connection, node: Arc::clone(&self.node) });
+        if !within_connection {
+            Err(UploadFailure::ConnectionBytes)
+        } else if !within_node {
+            Err(UploadFailure::NodeBytes)
+        } else {
+            Ok(counted)
+        }
+    }
+
+    fn fail(&mut self, failure: UploadFailure) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(open) = &self.open {
+            open.connection().leave_unread();
+        }
+        self.incoming = None;
+        self.stalled = None;
+        Poll::Ready(Some(Err(self.upload.fail(failure))))
+    }
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
+        this.silent = false;
+        match Pin::new(incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.stalled = None;
+                match frame.into_data() {
+                    Ok(data) => match this.count(data) {
+                        Ok(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
+                        Err(failure) => this.fail(failure),
+                    },
+                    Err(trailers) => {
+                        // What cannot cross a hop is no reason to fail the message: it is left out.
+                        let mut trailers = trailers.into_trailers().unwrap_or_default();
+                        http_semantics::strip_hop_by_hop(&mut trailers);
+                        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+                    }
+                }
+            }
+            Poll::Ready(Some(Err(error))) => {
+                tracing::debug!(%error, "request body cut short");
+                this.fail(UploadFailure::Malformed)
+            }
+            Poll::Ready(None) => {
+                this.incoming = None;
+                this.open = None;
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                let patience = this.patience;
+                ready!(this.stalled.get_or_insert_with(|| Box::pin(sleep(patience))).as_mut().poll(cx));
+                this.fail(UploadFailure::Stalled)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(hyper::body::Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), hyper::body::Body::size_hint)
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        let (Some(incoming), Some(open)) = (self.incoming.take(), self.open.take()) else { return };
+        if incoming.is_end_stream() {
+            return;
+        }
+        if self.discardable && !self.silent {
+            let connection = Arc::clone(open.connection());
+            connection.leave(incoming, open);
+        } else if self.discardable {
+            open.connection().leave_unread();
+        }
+    }
+}
+
+/// A response body on its way to a client. Its request is over when it is dropped.
+pub(super) struct ResponseBody {
+    body: Body,
+    _open: Option<OpenGuard>,
+}
+
+impl ResponseBody {
+    pub(super) const fn new(body: Body, open: Option<OpenGuard>) -> Self {
+        Self { body, _open: open }
+    }
+}
+
+impl http_body::Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

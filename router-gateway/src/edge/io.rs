@@ -1,0 +1,341 @@
+//! The byte stream under the HTTP library: patience with slow clients, and refusals in our own words.
+//!
+//! The HTTP library answers a head it cannot parse with an empty response, and closes a connection that is too slow
+//! without a word. This stream stands below it and knows, by what passes, whether a message is being exchanged: it says
+//! 408 to a head that does not come to its end, closes what is idle too long, and puts a problem document in the place
+//! of the library's own refusals. It knows nothing of requests beyond where they begin.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::SystemTime;
+
+use bytes::{Buf, Bytes};
+use router_common::problem::{Problem, ProblemCode};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Duration, Instant, Sleep, sleep_until};
+
+use super::EdgeContext;
+use super::connection::ClientConnection;
+use super::scan::HeadScan;
+use crate::respond;
+
+/// How HTTP/2 with prior knowledge begins (RFC 9113 3.4).
+const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How long a connection that is closed with unread input is still read, so that its reset does not overtake the answer
+/// (RFC 9112 9.6).
+const LINGER: Duration = Duration::from_secs(1);
+/// How much is read meanwhile, in bytes.
+const LINGER_BYTES: usize = 256 * 1024;
+
+/// Which HTTP a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// Where an HTTP/1.1 connection stands, as far as reading is concerned.
+///
+/// ```text
+///          bytes                 a request is open
+///   Idle --------> Head ----------------------------> Busy
+///    ^                                                  |
+///    +--------------------------------------------------+  nothing is open
+/// ```
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    Idle { since: Instant },
+    Head { since: Instant },
+    Busy,
+}
+
+/// What was read to detect the protocol, still to be given to the HTTP library.
+#[derive(Debug, Default)]
+struct Prefix {
+    bytes: [u8; H2_PREFACE.len()],
+    filled: usize,
+    taken: usize,
+}
+
+pub(super) struct EdgeIo<IO> {
+    io: IO,
+    connection: Arc<ClientConnection>,
+    context: Arc<EdgeContext>,
+    prefix: Prefix,
+    protocol: Protocol,
+    phase: Phase,
+    scan: HeadScan,
+    /// Wakes for the head or keep-alive deadline. It may be early, never late: a request moves the deadline without
+    /// touching the timer.
+    alarm: Option<Pin<Box<Sleep>>>,
+    /// Runs while a write does not get on.
+    stalled: Option<Pin<Box<Sleep>>>,
+    /// Our last words. Once set, the HTTP library reads its end and writes into nothing.
+    refusal: Option<Bytes>,
+    lingering: Option<(Pin<Box<Sleep>>, usize)>,
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> EdgeIo<IO> {
+    pub(super) fn new(io: IO, connection: Arc<ClientConnection>, context: Arc<EdgeContext>) -> Self {
+        Self {
+            io,
+            connection,
+            context,
+            prefix: Prefix::default(),
+            protocol: Protocol::Http1,
+            phase: Phase::Idle { since: Instant::now() },
+            scan: HeadScan::default(),
+            alarm: None,
+            stalled: None,
+            refusal: None,
+            lingering: None,
+        }
+    }
+
+    /// Reads until it is clear which protocol the client speaks; `None` if it says nothing at all.
+    pub(super) fn poll_protocol(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Protocol>>> {
+        loop {
+            let Prefix { bytes, filled, .. } = &mut self.prefix;
+            let seen = bytes.get(..*filled).unwrap_or_default();
+            if !H2_PREFACE.starts_with(seen) {
+                return Poll::Ready(Ok(Some(Protocol::Http1)));
+            }
+            if *filled == H2_PREFACE.len() {
+                self.protocol = Protocol::Http2;
+                return Poll::Ready(Ok(Some(Protocol::Http2)));
+            }
+            let mut buf = ReadBuf::new(bytes.get_mut(*filled..).unwrap_or_default());
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf))?;
+            let read = buf.filled().len();
+            if read == 0 {
+                // An unfinished preface is left to the HTTP/1.1 parser, which says 400.
+                return Poll::Ready(Ok((*filled > 0).then_some(Protocol::Http1)));
+            }
+            *filled += read;
+        }
+    }
+
+    /// Takes note of bytes that the HTTP library is about to see.
+    fn arrived(&mut self, bytes: &[u8]) {
+        if self.protocol == Protocol::Http2 || bytes.is_empty() {
+            return;
+        }
+        if self.connection.is_busy() {
+            self.phase = Phase::Busy;
+            return;
+        }
+        if !matches!(self.phase, Phase::Head { .. }) || self.scan.is_complete() {
+            self.phase = Phase::Head { since: Instant::now() };
+            self.scan = HeadScan::default();
+        }
+        self.scan.feed(bytes);
+        if self.scan.is_complete() {
+            self.connection.note_head(self.scan.found().two_lengths());
+        } else if self.scan.seen() > self.context.settings.max_header_bytes {
+            // The library would go on until its buffer is full.
+            self.refuse(ProblemCode::HeadersTooLarge);
+        }
+    }
+
+    /// Nothing to read: has the client's time run out?
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.connection.is_busy() {
+            self.phase = Phase::Busy;
+            return Poll::Pending;
+        }
+        let over = match self.phase {
+            Phase::Head { .. } => self.scan.is_complete(),
+            Phase::Busy => true,
+            Phase::Idle { .. } => false,
+        };
+        if over {
+            let now = Instant::now();
+            self.phase = Phase::Idle { since: now };
+            // The alarm is set and not late: it needs no touch for each request.
+            if self.alarm.as_ref().is_some_and(|alarm| {
+                now < alarm.deadline() && alarm.deadline() <= now + self.context.settings.keep_alive_timeout
+            }) {
+                return Poll::Pending;
+            }
+        }
+        let (deadline, in_head) = match self.phase {
+            Phase::Head { since } => (since + self.context.settings.header_timeout, true),
+            Phase::Idle { since } => (since + self.context.settings.keep_alive_timeout, false),
+            Phase::Busy => return Poll::Pending,
+        };
+        ready!(poll_alarm(&mut self.alarm, deadline, cx));
+        if in_head {
+            self.refuse(ProblemCode::RequestTimeout);
+            ready!(self.poll_refusal(cx))?;
+        }
+        // The end of input: the HTTP library closes.
+        Poll::Ready(Ok(()))
+    }
+
+    fn refuse(&mut self, code: ProblemCode) {
+        let id = self.context.request_ids.next(Instant::now().into_std());
+        self.refusal = Some(respond::raw(&Problem::new(code), id.to_str().ok(), SystemTime::now()));
+        self.connection.leave_unread();
+    }
+
+    fn poll_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.refusal.as_mut().filter(|rest| rest.has_remaining()) {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, rest))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            rest.advance(written);
+        }
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    /// Whether the HTTP library, which has called nobody since its last flush, is about to refuse by itself: then the
+    /// code in whose place ours stands.
+    fn own_refusal(&self, first: &[u8]) -> Option<ProblemCode> {
+        if self.protocol == Protocol::Http2 || !self.connection.owes_nothing() {
+            return None;
+        }
+        match first.get(..12)? {
+            b"HTTP/1.1 431" | b"HTTP/1.0 431" => Some(ProblemCode::HeadersTooLarge),
+            b"HTTP/1.1 414" | b"HTTP/1.0 414" => Some(ProblemCode::UriTooLong),
+            _ => Some(ProblemCode::BadRequest),
+        }
+    }
+
+    /// A write that did not get on for too long ends the connection: the client does not read.
+    fn poll_stalled<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.stalled = None;
+            return outcome;
+        }
+        let patience = self.context.settings.body_idle_timeout;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + patience)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (until, left) =
+            self.lingering.get_or_insert_with(|| (Box::pin(sleep_until(Instant::now() + LINGER)), LINGER_BYTES));
+        let mut scratch = [0; 4096];
+        loop {
+            let mut buf = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.io).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => match left.checked_sub(buf.filled().len()) {
+                    Some(rest) => *left = rest,
+                    None => return Poll::Ready(()),
+                },
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return until.as_mut().poll(cx),
+            }
+        }
+    }
+}
+
+/// Waits until `deadline` with a timer that may be set to an earlier time.
+fn poll_alarm(alarm: &mut Option<Pin<Box<Sleep>>>, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    let alarm = alarm.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+    if alarm.deadline() > deadline {
+        alarm.as_mut().reset(deadline);
+    }
+    loop {
+        ready!(alarm.as_mut().poll(cx));
+        if alarm.deadline() >= deadline {
+            return Poll::Ready(());
+        }
+        alarm.as_mut().reset(deadline);
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for EdgeIo<IO> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.prefix.taken < this.prefix.filled {
+            let bytes = this.prefix.bytes;
+            let rest = bytes.get(this.prefix.taken..this.prefix.filled).unwrap_or_default();
+            let now = rest.get(..rest.len().min(buf.remaining())).unwrap_or_default();
+            buf.put_slice(now);
+            this.prefix.taken += now.len();
+            this.arrived(now);
+            return Poll::Ready(Ok(()));
+        }
+        if this.refusal.is_some() {
+            return this.poll_refusal(cx);
+        }
+        let before = buf.filled().len();
+        match Pin::new(&mut this.io).poll_read(cx, buf) {
+            Poll::Ready(outcome) => {
+                this.arrived(buf.filled().get(before..).unwrap_or_default());
+                if this.refusal.is_some() {
+                    buf.set_filled(before);
+                    return this.poll_refusal(cx);
+                }
+                Poll::Ready(outcome)
+            }
+            Poll::Pending if this.protocol == Protocol::Http2 => Poll::Pending,
+            Poll::Pending => this.poll_patience(cx),
+        }
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for EdgeIo<IO> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[io::IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.refusal.is_none()
+            && let Some(code) = this.own_refusal(bufs.first().map(|first| &**first).unwrap_or_default())
+        {
+            this.refuse(code);
+        }
+        if this.refusal.is_some() {
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+        }
+        let io = Pin::new(&mut this.io);
+        let outcome = match bufs {
+            [one] => io.poll_write(cx, one),
+            several => io.poll_write_vectored(cx, several),
+        };
+        this.poll_stalled(cx, outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.refusal.is_some() {
+            return this.poll_refusal(cx);
+        }
+        let outcome = Pin::new(&mut this.io).poll_flush(cx);
+        ready!(this.poll_stalled(cx, outcome))?;
+        // The HTTP library flushes when its own buffer is empty.
+        if this.protocol == Protocol::Http1 {
+            this.connection.flushed();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.lingering.is_none() {
+            if this.refusal.is_some() {
+                ready!(this.poll_refusal(cx))?;
+            }
+            ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+        }
+        if this.connection.has_unread() {
+            ready!(this.poll_linger(cx));
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,152 @@
+//! Where client connections come from: TCP with `SO_REUSEPORT`, or anything that is given from outside.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Connections the kernel holds that were not accepted yet.
+const BACKLOG: i32 = 4096;
+
+/// Bytes both ways.
+pub trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> ByteStream for T {}
+
+/// A source of client connections. A deterministic network can be put under the gateway by implementing it.
+pub trait HttpListener: Send + 'static {
+    type Io: ByteStream;
+
+    /// Waits for the next connection and says where it comes from.
+    ///
+    /// # Errors
+    /// What concerns this one attempt; the listener goes on.
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Self::Io, SocketAddr)>>;
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// If the system does not tell.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+}
+
+/// Any listener.
+pub type BoxHttpListener = Box<dyn HttpListener<Io = BoxIo>>;
+
+/// Any byte stream.
+pub struct BoxIo(Box<dyn ByteStream>);
+
+impl BoxIo {
+    #[must_use]
+    pub fn new(io: impl ByteStream) -> Self {
+        Self(Box::new(io))
+    }
+}
+
+impl fmt::Debug for BoxIo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BoxIo")
+    }
+}
+
+impl AsyncRead for BoxIo {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for BoxIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_shutdown(cx)
+    }
+}
+
+impl HttpListener for BoxHttpListener {
+    type Io = BoxIo;
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(BoxIo, SocketAddr)>> {
+        (**self).poll_accept(cx)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        (**self).local_addr()
+    }
+}
+
+/// The listener of production: TCP with nodelay.
+#[derive(Debug)]
+pub struct TcpHttpListener(TcpListener);
+
+impl TcpHttpListener {
+    /// Binds. With `shared_by` above 1, several workers may bind the same address and the kernel spreads the
+    /// connections over them (`SO_REUSEPORT`).
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn bind(address: SocketAddr, shared_by: usize) -> io::Result<Self> {
+        Self::from_std(bind(address, shared_by)?)
+    }
+
+    /// Takes a listening socket that exists already.
+    ///
+    /// # Errors
+    /// If the current runtime cannot take it.
+    pub fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self(TcpListener::from_std(listener)?))
+    }
+}
+
+/// Binds outside any runtime, so that a port that is taken is known before threads start.
+pub(crate) fn bind(address: SocketAddr, shared_by: usize) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    #[cfg(unix)]
+    if shared_by > 1 {
+        socket.set_reuse_port(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+impl HttpListener for TcpHttpListener {
+    type Io = TcpStream;
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+        let (stream, peer) = ready!(self.0.poll_accept(cx))?;
+        // A response leaves when it is written. A socket that refuses is about to fail anyway.
+        let _ = stream.set_nodelay(true);
+        Poll::Ready(Ok((stream, peer)))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}

@@ -1,0 +1,490 @@
+//! Gateway: puts the rooms together, starts them, and stops them in good order.
+//!
+//! It can be embedded: its listeners, its clock and its randomness can be given from outside, and it runs on whatever
+//! runtimes it is given. It knows no transport but the in-memory one, which every gateway has.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use router_common::frame::{CloseCode, ReceiveLimits};
+use router_common::session::{Budget, Common, Secrets, Timers};
+use router_config::router::AdminAccess;
+use router_config::{RouterConfig, SecretError};
+use router_link::{Connector, Environment, Handle, SystemEnvironment};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceBuilder;
+use transport_in_memory::InMemory;
+
+use crate::admin::{Access, Admin};
+use crate::dispatch::{Dispatch, DispatchSettings, Inner, RetryBudget, WaitingLine};
+use crate::edge::{
+    BoxHttpListener, Edge, EdgeContext, EdgeSettings, HeldBytes, HttpListener as _, Stop, TcpHttpListener,
+};
+use crate::http_semantics::TrustedProxies;
+use crate::layers::{Identify, Message, PolicyLayer};
+use crate::links::{LinkWorker, Links};
+use crate::registry::{Registry, RegistrySettings};
+use crate::request_id::RequestIds;
+use crate::settings::ServiceListener;
+use crate::stack::stack;
+use crate::telemetry::{Metrics, WorkerMetrics};
+
+/// Between two looks of the registry at what is left over.
+const SWEEP: Duration = Duration::from_secs(1);
+/// After the grace, how long links get to say CLOSE.
+const CLOSING: Duration = Duration::from_secs(2);
+/// Connections to the admin listener.
+const ADMIN_CONNECTIONS: usize = 64;
+
+/// Why a gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{what} cannot listen on {address}: {source}")]
+    Listen { what: &'static str, address: SocketAddr, source: io::Error },
+    #[error("admin.access.token: {0}")]
+    Token(#[from] SecretError),
+}
+
+/// A gateway to be started.
+pub struct Builder {
+    settings: NodeSettings,
+    environment: Arc<dyn Environment>,
+    services: Vec<ServiceListener>,
+    http: Vec<BoxHttpListener>,
+    workers: Vec<tokio::runtime::Handle>,
+    admin: bool,
+}
+
+/// What the gateway takes from `router.yaml`, whatever its transports.
+#[derive(Debug, Clone)]
+struct NodeSettings {
+    config: RouterConfig<()>,
+    edge: EdgeSettings,
+    dispatch: DispatchSettings,
+}
+
+/// A running gateway. It stops at once when dropped; [`Gateway::shutdown`] stops it in good order.
+pub struct Gateway {
+    http: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
+    services: Vec<String>,
+    in_memory: transport_in_memory::InMemoryConnector,
+    registry: Arc<Registry<Handle>>,
+    node_bytes: Arc<HeldBytes>,
+    ready: Arc<AtomicBool>,
+    stop: Stop,
+    stop_admin: Stop,
+    stop_links: CancellationToken,
+    http_tasks: TaskTracker,
+    link_tasks: TaskTracker,
+    other_tasks: TaskTracker,
+    cut: CancellationToken,
+    grace: Duration,
+}
+
+impl Gateway {
+    /// A gateway as `router.yaml` says. Listeners for services are given with [`Builder::services`]; the in-memory one
+    /// is always there.
+    #[must_use]
+    pub fn builder<T>(config: &RouterConfig<T>) -> Builder {
+        Builder {
+            settings: NodeSettings::from_config(config),
+            environment: Arc::new(SystemEnvironment),
+            services: Vec::new(),
+            http: Vec::new(),
+            workers: Vec::new(),
+            admin: true,
+        }
+    }
+
+    /// Where HTTP clients come in; `None` if their listener was given from outside and has no address.
+    #[must_use]
+    pub const fn http_addr(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    /// Where operators come in; `None` if there is no admin listener.
+    #[must_use]
+    pub const fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// Where services come in, for people.
+    #[must_use]
+    pub fn service_listeners(&self) -> &[String] {
+        &self.services
+    }
+
+    /// Connects services of this very process.
+    #[must_use]
+    pub fn in_memory(&self) -> impl Connector + Clone + use<> {
+        self.in_memory.clone()
+    }
+
+    /// Who is connected, and what they registered.
+    #[must_use]
+    pub const fn registry(&self) -> &Arc<Registry<Handle>> {
+        &self.registry
+    }
+
+    /// Request bytes held in this node (SPEC 6).
+    #[must_use]
+    pub fn inflight_bytes(&self) -> u64 {
+        self.node_bytes.held()
+    }
+
+    /// Stops in good order: not ready any more, no new connections, what is in flight may finish within the grace, then
+    /// the links are closed (SPEC 13).
+    pub async fn shutdown(self) {
+        self.ready.store(false, Ordering::Release);
+        self.stop.request();
+        self.stop_links.cancel();
+        for handle in self.registry.handles() {
+            handle.drain();
+        }
+        self.http_tasks.close();
+        if tokio::time::timeout(self.grace, self.http_tasks.wait()).await.is_err() {
+            tracing::warn!(grace = ?self.grace, "requests were still in flight when the grace was over");
+        }
+        for handle in self.registry.handles() {
+            handle.close(CloseCode::Shutdown, "the gateway is shutting down");
+        }
+        self.link_tasks.close();
+        let _ = tokio::time::timeout(CLOSING, self.link_tasks.wait()).await;
+        self.stop_admin.request();
+        self.cut.cancel();
+        for tasks in [&self.http_tasks, &self.link_tasks, &self.other_tasks] {
+            tasks.close();
+            let _ = tokio::time::timeout(CLOSING, tasks.wait()).await;
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.ready.store(false, Ordering::Release);
+        self.stop.request();
+        self.stop_admin.request();
+        self.stop_links.cancel();
+        self.cut.cancel();
+    }
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").field("http", &self.http).field("admin", &self.admin).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder").field("services", &self.services).finish_non_exhaustive()
+    }
+}
+
+impl Builder {
+    /// Takes time and randomness from `environment`.
+    #[must_use]
+    pub fn environment(mut self, environment: Arc<dyn Environment>) -> Self {
+        self.environment = environment;
+        self
+    }
+
+    /// Lets services in through `listener`.
+    #[must_use]
+    pub fn services(mut self, listener: ServiceListener) -> Self {
+        self.services.push(listener);
+        self
+    }
+
+    /// Lets HTTP clients in through `listener`, in place of the configured address. One for each worker; with fewer,
+    /// the others have none.
+    #[must_use]
+    pub fn http_listener(mut self, listener: BoxHttpListener) -> Self {
+        self.http.push(listener);
+        self
+    }
+
+    /// Serves on these runtimes, in place of the current one.
+    #[must_use]
+    pub fn workers(mut self, runtimes: &[tokio::runtime::Handle]) -> Self {
+        self.workers = runtimes.to_vec();
+        self
+    }
+
+    /// Has no admin listener: for tests and embedding.
+    #[must_use]
+    pub const fn without_admin(mut self) -> Self {
+        self.admin = false;
+        self
+    }
+
+    /// Starts. To be called within a runtime, on which accepting of links, sweeping and the admin listener run.
+    ///
+    /// # Errors
+    /// [`StartError`]: an address that cannot be listened on, or a token that cannot be read.
+    pub async fn start(self) -> Result<Gateway, StartError> {
+        let Self { settings, environment, services, http, workers, admin } = self;
+        let current = tokio::runtime::Handle::current();
+        let workers = if workers.is_empty() { vec![current] } else { workers };
+        let config = &settings.config;
+        let registry = Arc::new(Registry::new(RegistrySettings::from_config(config, workers.len())));
+        let line = Arc::new(WaitingLine::default());
+        let hook = Arc::clone(&line);
+        registry.on_published(move || hook.freed());
+        let node = Node {
+            environment: Arc::clone(&environment),
+            node_bytes: Arc::new(HeldBytes::new(config.limits.max_aggregate_inflight_bytes.as_u64())),
+            places: Arc::new(Semaphore::new(config.limits.max_connections.get().min(Semaphore::MAX_PERMITS))),
+            metrics: Arc::new(Metrics::default()),
+            registry,
+            line,
+            stop: Stop::new(),
+            http_tasks: TaskTracker::new(),
+            other_tasks: TaskTracker::new(),
+            cut: CancellationToken::new(),
+            settings,
+        };
+        let (http_addr, listeners) = node.http_listeners(http, &workers)?;
+        let mut link_workers = Vec::new();
+        for (number, (runtime, listener)) in workers.iter().zip(listeners).enumerate() {
+            let dispatch = node.worker(number, runtime, listener);
+            link_workers.push(LinkWorker { runtime: runtime.clone(), dispatch });
+        }
+        node.finish(http_addr, link_workers, services, admin).await
+    }
+}
+
+/// A gateway on its way up.
+struct Node {
+    settings: NodeSettings,
+    environment: Arc<dyn Environment>,
+    registry: Arc<Registry<Handle>>,
+    line: Arc<WaitingLine>,
+    metrics: Arc<Metrics>,
+    node_bytes: Arc<HeldBytes>,
+    places: Arc<Semaphore>,
+    stop: Stop,
+    http_tasks: TaskTracker,
+    other_tasks: TaskTracker,
+    cut: CancellationToken,
+}
+
+/// A worker's listener: given from outside, or bound here.
+enum Clients {
+    Given(BoxHttpListener),
+    Tcp(TcpHttpListener),
+    None,
+}
+
+impl Node {
+    fn http_listeners(
+        &self,
+        given: Vec<BoxHttpListener>,
+        workers: &[tokio::runtime::Handle],
+    ) -> Result<(Option<SocketAddr>, Vec<Clients>), StartError> {
+        if !given.is_empty() {
+            let address = given.first().and_then(|listener| listener.local_addr().ok());
+            let listeners = given.into_iter().map(Clients::Given).chain(std::iter::repeat_with(|| Clients::None));
+            return Ok((address, listeners.take(workers.len()).collect()));
+        }
+        let mut address = self.settings.config.http.listen.addr();
+        let mut listeners = Vec::new();
+        for runtime in workers {
+            let _entered = runtime.enter();
+            let bound = TcpHttpListener::bind(address, workers.len()).and_then(|listener| {
+                // The first one finds the port where any would do; the others share it.
+                address = listener.local_addr()?;
+                Ok(listener)
+            });
+            let listener = bound.map_err(|source| StartError::Listen { what: "http", address, source })?;
+            listeners.push(Clients::Tcp(listener));
+        }
+        Ok((Some(address), listeners))
+    }
+
+    fn worker(&self, number: usize, runtime: &tokio::runtime::Handle, clients: Clients) -> Dispatch {
+        let config = &self.settings.config;
+        let request_ids = Arc::new(RequestIds::new(&*self.environment));
+        let context = Arc::new(EdgeContext {
+            settings: self.settings.edge.clone(),
+            node_bytes: Arc::clone(&self.node_bytes),
+            request_ids: Arc::clone(&request_ids),
+        });
+        let dispatch = Dispatch::new(Inner {
+            registry: Arc::clone(&self.registry),
+            environment: Arc::clone(&self.environment),
+            settings: self.settings.dispatch.clone(),
+            worker: number,
+            node_bytes: Arc::clone(&self.node_bytes),
+            line: Arc::clone(&self.line),
+            metrics: WorkerMetrics::new(Arc::clone(&self.metrics)),
+            random: request_ids,
+            budget: RetryBudget::new(self.environment.now()),
+            tasks: self.other_tasks.clone(),
+        });
+        let trusted = TrustedProxies::new(config.http.trusted_proxies.clone());
+        let stack = stack(&context, &self.environment, config.node.id.as_str(), trusted, dispatch.clone());
+        let edge = Edge {
+            context,
+            places: Arc::clone(&self.places),
+            stop: self.stop.clone(),
+            tasks: self.http_tasks.clone(),
+            cut: self.cut.clone(),
+        };
+        match clients {
+            Clients::Given(listener) => drop(self.http_tasks.spawn_on(edge.run(listener, stack), runtime)),
+            Clients::Tcp(listener) => drop(self.http_tasks.spawn_on(edge.run(listener, stack), runtime)),
+            Clients::None => {}
+        }
+        dispatch
+    }
+
+    async fn finish(
+        self,
+        http: Option<SocketAddr>,
+        workers: Vec<LinkWorker>,
+        services: Vec<ServiceListener>,
+        admin: bool,
+    ) -> Result<Gateway, StartError> {
+        let config = &self.settings.config;
+        let ready = Arc::new(AtomicBool::new(false));
+        let stop_admin = Stop::new();
+        let admin = if admin { Some(self.admin(&ready, &stop_admin)?) } else { None };
+        let links = Arc::new(Links {
+            node: config.node.id.clone(),
+            common: Common {
+                limits: ReceiveLimits::default(),
+                timers: Timers {
+                    heartbeat: config.health.heartbeat.as_duration(),
+                    degraded_after: config.health.degraded_after.as_duration(),
+                    dead_after: config.health.dead_after.as_duration(),
+                    ..Timers::default()
+                },
+                budget: Budget::new(config.limits.max_buffered_bytes.as_usize()),
+                ..Common::default()
+            },
+            environment: Arc::clone(&self.environment),
+            registry: Arc::clone(&self.registry),
+            line: Arc::clone(&self.line),
+            workers,
+            tasks: TaskTracker::new(),
+            cut: self.cut.clone(),
+            unwelcomed: std::sync::Mutex::default(),
+        });
+        let stop_links = CancellationToken::new();
+        let (in_memory, listener) = InMemory::new();
+        let in_process = ServiceListener { listener: Box::new(listener), secrets: Secrets::none() };
+        let names = services.iter().map(|service| service.listener.local().to_owned()).collect();
+        for service in services.into_iter().chain([in_process]) {
+            self.other_tasks.spawn(Arc::clone(&links).accept(service, stop_links.clone()));
+        }
+        let (registry, environment, cut) = (Arc::clone(&self.registry), self.environment, self.cut.clone());
+        self.other_tasks.spawn(async move {
+            while cut.run_until_cancelled(tokio::time::sleep(SWEEP)).await.is_some() {
+                registry.sweep(environment.now());
+            }
+        });
+        ready.store(true, Ordering::Release);
+        Ok(Gateway {
+            http,
+            admin,
+            services: names,
+            in_memory,
+            registry: self.registry,
+            node_bytes: self.node_bytes,
+            ready,
+            stop: self.stop,
+            stop_admin,
+            stop_links,
+            http_tasks: self.http_tasks,
+            link_tasks: links.tasks.clone(),
+            other_tasks: self.other_tasks,
+            cut: self.cut,
+            grace: config.shutdown.grace.as_duration(),
+        })
+    }
+
+    fn admin(&self, ready: &Arc<AtomicBool>, stop: &Stop) -> Result<SocketAddr, StartError> {
+        let config = &self.settings.config.admin;
+        let access = match &config.access {
+            AdminAccess::Open => Access::Open,
+            AdminAccess::Off => Access::Off,
+            AdminAccess::Token(token) => Access::Token(token.resolve()?.expose().into()),
+        };
+        let address = config.listen.addr();
+        let refused = |source| StartError::Listen { what: "admin", address, source };
+        let listener = TcpHttpListener::bind(address, 1).map_err(refused)?;
+        let bound = listener.local_addr().map_err(refused)?;
+        let context = Arc::new(EdgeContext {
+            settings: EdgeSettings::default(),
+            // What operators send is not what clients have in flight.
+            node_bytes: Arc::default(),
+            request_ids: Arc::new(RequestIds::new(&*self.environment)),
+        });
+        let pages = Admin {
+            access,
+            ready: Arc::clone(ready),
+            registry: Arc::clone(&self.registry),
+            metrics: Arc::clone(&self.metrics),
+            node_bytes: Arc::clone(&self.node_bytes),
+            line: Arc::clone(&self.line),
+            environment: Arc::clone(&self.environment),
+        };
+        let stack = ServiceBuilder::new()
+            .layer(PolicyLayer(Identify::new(Arc::clone(&context.request_ids), Arc::clone(&self.environment))))
+            .layer(PolicyLayer(Message::new(Arc::clone(&context))))
+            .service(pages.service());
+        let edge = Edge {
+            context,
+            places: Arc::new(Semaphore::new(ADMIN_CONNECTIONS)),
+            stop: stop.clone(),
+            tasks: self.other_tasks.clone(),
+            cut: self.cut.clone(),
+        };
+        self.other_tasks.spawn(edge.run(listener, stack));
+        Ok(bound)
+    }
+}
+
+impl NodeSettings {
+    fn from_config<T>(config: &RouterConfig<T>) -> Self {
+        let (http, limits) = (&config.http, &config.limits);
+        Self {
+            edge: EdgeSettings {
+                header_timeout: http.header_timeout.as_duration(),
+                keep_alive_timeout: http.keep_alive_timeout.as_duration(),
+                body_idle_timeout: http.body_idle_timeout.as_duration(),
+                max_header_bytes: http.max_header_bytes.as_usize(),
+                max_headers: http.max_headers.get(),
+                max_connection_bytes: limits.max_request_bytes_per_connection.as_u64(),
+                ..EdgeSettings::default()
+            },
+            dispatch: DispatchSettings {
+                version_header: config.routing.version_header.as_name().clone(),
+                default_timeout: limits.default_timeout.as_duration(),
+                max_timeout: limits.max_timeout.as_duration(),
+                stream_idle_timeout: limits.stream_idle_timeout.as_duration(),
+                max_request_bytes: limits.max_request_bytes_per_call.as_u64(),
+                max_connection_bytes: limits.max_request_bytes_per_connection.as_u64(),
+            },
+            config: RouterConfig {
+                node: config.node.clone(),
+                http: config.http.clone(),
+                admin: config.admin.clone(),
+                transports: (),
+                routing: config.routing.clone(),
+                limits: config.limits.clone(),
+                health: config.health.clone(),
+                services: config.services.clone(),
+                log: config.log.clone(),
+                shutdown: config.shutdown.clone(),
+            },
+        }
+    }
+}

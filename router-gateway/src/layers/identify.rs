@@ -1,0 +1,56 @@
+//! Identify: gives each request its id, and each refusal its document (SPEC 12).
+//!
+//! The outermost layer, so that every answer has the id, whoever refused.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Request, Response};
+use router_link::{Body, Environment};
+
+use super::Policy;
+use crate::http_semantics;
+use crate::request_id::RequestIds;
+use crate::respond::{self, X_REQUEST_ID};
+
+/// Keeps a well-formed `x-request-id`, else makes one; sets it on request and response.
+#[derive(Clone)]
+pub struct Identify {
+    ids: Arc<RequestIds>,
+    environment: Arc<dyn Environment>,
+}
+
+impl Identify {
+    #[must_use]
+    pub fn new(ids: Arc<RequestIds>, environment: Arc<dyn Environment>) -> Self {
+        Self { ids, environment }
+    }
+}
+
+impl std::fmt::Debug for Identify {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Identify")
+    }
+}
+
+impl Policy for Identify {
+    type Kept = HeaderValue;
+
+    fn before(&self, request: &mut Request<Body>) -> Result<HeaderValue, Response<Body>> {
+        // A second line would make two ids of one: then neither is kept.
+        let mut given = request.headers().get_all(X_REQUEST_ID).iter();
+        let kept = match (given.next(), given.next()) {
+            (Some(id), None) if http_semantics::is_request_id(id) => Some(id.clone()),
+            _ => None,
+        };
+        Ok(kept.unwrap_or_else(|| {
+            let id = self.ids.next(self.environment.now());
+            request.headers_mut().insert(X_REQUEST_ID, id.clone());
+            id
+        }))
+    }
+
+    fn after(&self, id: HeaderValue, response: &mut Response<Body>) {
+        respond::render(response, Some(&id));
+        response.headers_mut().insert(X_REQUEST_ID, id);
+    }
+}

@@ -1,0 +1,87 @@
+//! Intermediary: what HTTP asks of whoever stands between client and service, in both directions (SPEC 12).
+
+use std::sync::Arc;
+
+use http::header::{EXPECT, HOST};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use router_common::problem::{Problem, ProblemCode};
+use router_link::Body;
+
+use super::Policy;
+use crate::edge::Arrival;
+use crate::http_semantics::{self, MaxForwards, TrustedProxies, Via};
+use crate::respond;
+
+/// What the router itself answers to `OPTIONS *`, and as the last hop of an OPTIONS.
+const ROUTER_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// Takes off what ends at this hop, says that this hop was passed, and who came.
+#[derive(Debug, Clone)]
+pub struct Intermediary(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    via: Via,
+    trusted: TrustedProxies,
+}
+
+impl Intermediary {
+    /// `pseudonym` names this node in `Via`.
+    #[must_use]
+    pub fn new(pseudonym: &str, trusted: TrustedProxies) -> Self {
+        Self(Arc::new(Inner { via: Via::new(pseudonym), trusted }))
+    }
+}
+
+impl Policy for Intermediary {
+    type Kept = Version;
+
+    fn before(&self, request: &mut Request<Body>) -> Result<Version, Response<Body>> {
+        if request.uri().path() == "*" {
+            return Err(respond::allowed(ROUTER_METHODS));
+        }
+        let method = request.method().clone();
+        if http_semantics::max_forwards(&method, request.headers_mut()) == MaxForwards::AnswerHere {
+            return Err(if method == Method::OPTIONS {
+                respond::allowed(ROUTER_METHODS)
+            } else {
+                let problem = Problem::new(ProblemCode::MethodNotAllowed).detail("This router does not answer TRACE.");
+                respond::refusal(problem.allow(ROUTER_METHODS.to_owned()))
+            });
+        }
+        let version = request.version();
+        let arrived =
+            request.extensions().get::<Arrival>().map(|arrival| (arrival.connection.peer(), arrival.authority.clone()));
+        let headers = request.headers_mut();
+        http_semantics::strip_hop_by_hop(headers);
+        // Met here: the body is read when the request goes on, and that makes the HTTP library say 100.
+        headers.remove(EXPECT);
+        self.0.via.append(version, headers);
+        if let Some((peer, authority)) = arrived {
+            // RFC 9112 3.2.2: Host says what the target said.
+            if let Some(host) = authority.as_ref().and_then(|host| HeaderValue::from_str(host.as_str()).ok()) {
+                headers.insert(HOST, host);
+            }
+            let client = http_semantics::forwarded(headers, peer, "http", authority.as_ref(), &self.0.trusted);
+            if let Some(arrival) = request.extensions_mut().get_mut::<Arrival>() {
+                arrival.client = client;
+            }
+        }
+        Ok(version)
+    }
+
+    fn after(&self, version: Version, response: &mut Response<Body>) {
+        if response.status().is_informational() {
+            // RFC 9110 15.2: interim responses are this hop's own affair; the protocol carries none.
+            tracing::warn!(status = %response.status(), "a service answered with an interim response");
+            *response = respond::refusal(Problem::new(ProblemCode::ServiceFailed));
+        }
+        let headers = response.headers_mut();
+        http_semantics::strip_hop_by_hop(headers);
+        self.0.via.append(version, headers);
+        if matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+            // RFC 9110 6.4.1: these end with their head, whatever a service gave.
+            *response.body_mut() = Body::empty();
+        }
+    }
+}

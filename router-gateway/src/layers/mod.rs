@@ -1,0 +1,119 @@
+//! The middleware of the stack, one file each, and the one way in which they are tower layers.
+//!
+//! What all of them do fits one shape: look at the request (and change or refuse it), then look at the response. That
+//! is [`Policy`]; [`PolicyLayer`] makes a tower layer of it, without boxing a future.
+
+mod access_log;
+mod identify;
+mod intermediary;
+mod message;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use http::{Request, Response};
+use router_link::Body;
+use tower::{Layer, Service};
+
+pub use access_log::AccessLog;
+pub use identify::Identify;
+pub use intermediary::Intermediary;
+pub use message::Message;
+
+/// One middleware: something before, something after.
+pub trait Policy: Clone {
+    /// What is remembered from the request for its response.
+    type Kept;
+
+    /// Looks at the request before it goes on.
+    ///
+    /// # Errors
+    /// The response that is given instead of going on; `after` does not see it.
+    #[allow(clippy::result_large_err, reason = "a refusal is as large as the response that it stands for")]
+    fn before(&self, request: &mut Request<Body>) -> Result<Self::Kept, Response<Body>>;
+
+    /// Looks at the response before it goes back.
+    fn after(&self, kept: Self::Kept, response: &mut Response<Body>);
+}
+
+/// Makes a tower layer of a [`Policy`].
+#[derive(Debug, Clone)]
+pub struct PolicyLayer<P>(pub P);
+
+impl<P: Clone, S> Layer<S> for PolicyLayer<P> {
+    type Service = Governed<P, S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Governed { policy: self.0.clone(), inner }
+    }
+}
+
+/// A service under a [`Policy`].
+#[derive(Debug, Clone)]
+pub struct Governed<P, S> {
+    policy: P,
+    inner: S,
+}
+
+impl<P, S> Service<Request<Body>> for Governed<P, S>
+where
+    P: Policy,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = GovernedFuture<P, S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        match self.policy.before(&mut request) {
+            Ok(kept) => GovernedFuture::Running {
+                inner: self.inner.call(request),
+                policy: self.policy.clone(),
+                kept: Some(kept),
+            },
+            Err(refusal) => GovernedFuture::Refused { response: Some(Box::new(refusal)) },
+        }
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// The future of [`Governed`].
+    #[project = GovernedProjection]
+    #[derive(Debug)]
+    pub enum GovernedFuture<P: Policy, F> {
+        /// The request went on.
+        Running { #[pin] inner: F, policy: P, kept: Option<P::Kept> },
+        /// It did not.
+        Refused { response: Option<Box<Response<Body>>> },
+    }
+}
+
+impl<P, F> Future for GovernedFuture<P, F>
+where
+    P: Policy,
+    F: Future<Output = Result<Response<Body>, Infallible>>,
+{
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            GovernedProjection::Running { inner, policy, kept } => {
+                let Ok(mut response) = ready!(inner.poll(cx));
+                if let Some(kept) = kept.take() {
+                    policy.after(kept, &mut response);
+                }
+                Poll::Ready(Ok(response))
+            }
+            GovernedProjection::Refused { response } => match response.take() {
+                Some(response) => Poll::Ready(Ok(*response)),
+                None => Poll::Pending,
+            },
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The gateway's side of the links: accepts them, bounds those that have not proved themselves, places them on workers,
+//! and lets the registry and the dispatch have what they bring (SPEC 4, abuse).
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::Request;
+use router_common::frame::CloseCode;
+use router_common::identity::{Identity, NodeId};
+use router_common::limits;
+use router_common::session::{Accepted, Common, GatewaySide, Joining, Session};
+use router_link::{Application, Body, BoxLink, ConnectionEvent, Driver, Environment, Handle, Refused, Responder};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::dispatch::{Dispatch, WaitingLine};
+use crate::registry::Registry;
+use crate::respond::{self, X_REQUEST_ID};
+use crate::routing::instance::LinkId;
+use crate::settings::ServiceListener;
+
+/// How long to wait after an accept that failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// One worker, as links see it.
+#[derive(Debug, Clone)]
+pub(crate) struct LinkWorker {
+    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) dispatch: Dispatch,
+}
+
+/// What all links of a node share.
+pub(crate) struct Links {
+    pub(crate) node: NodeId,
+    pub(crate) common: Common,
+    pub(crate) environment: Arc<dyn Environment>,
+    pub(crate) registry: Arc<Registry<Handle>>,
+    pub(crate) line: Arc<WaitingLine>,
+    pub(crate) workers: Vec<LinkWorker>,
+    pub(crate) tasks: TaskTracker,
+    /// Cuts everything: the grace is over.
+    pub(crate) cut: CancellationToken,
+    pub(crate) unwelcomed: Mutex<Unwelcomed>,
+}
+
+/// Links that are accepted and not yet welcomed, the oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Unwelcomed {
+    next: u64,
+    links: VecDeque<(u64, Option<IpAddr>, Handle)>,
+}
+
+impl Unwelcomed {
+    /// Takes one more in; returns those that must go for it.
+    fn push(&mut self, address: Option<IpAddr>, handle: Handle) -> (u64, Vec<Handle>) {
+        let number = self.next;
+        self.next += 1;
+        self.links.push_back((number, address, handle));
+        let mut gone = Vec::new();
+        if address.is_some() {
+            let of_address = self.links.iter().filter(|(_, other, _)| *other == address).count();
+            if of_address > limits::UNWELCOMED_PER_ADDRESS
+                && let Some(oldest) = self.links.iter().position(|(_, other, _)| *other == address)
+            {
+                gone.extend(self.links.remove(oldest));
+            }
+        }
+        if self.links.len() > limits::UNWELCOMED {
+            gone.extend(self.links.pop_front());
+        }
+        (number, gone.into_iter().map(|(_, _, handle)| handle).collect())
+    }
+
+    fn remove(&mut self, number: u64) {
+        self.links.retain(|(other, _, _)| *other != number);
+    }
+}
+
+impl Links {
+    /// Accepts links until it is told to stop.
+    pub(crate) async fn accept(self: Arc<Self>, mut from: ServiceListener, stop: CancellationToken) {
+        let mut count = 0_usize;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                accepted = from.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok(link) => {
+                    let worker = count % self.workers.len().max(1);
+                    count = count.wrapping_add(1);
+                    self.place(link, &from, worker);
+                }
+                Err(router_link::LinkError::Closed) => return,
+                Err(error) => {
+                    tracing::warn!(%error, listener = from.listener.local(), "cannot accept a service's link");
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives a link to a worker, which drives it from its first frame on.
+    fn place(self: &Arc<Self>, link: BoxLink, from: &ServiceListener, number: usize) {
+        let Some(worker) = self.workers.get(number) else { return };
+        let link = if self.workers.len() > 1 {
+            let detached = link.detach();
+            let _entered = worker.runtime.enter();
+            match detached.attach() {
+                Ok(link) => link,
+                Err(error) => {
+                    tracing::warn!(%error, "a link could not be moved to its worker");
+                    return;
+                }
+            }
+        } else {
+            link
+        };
+        let peer = link.peer();
+        let mut nonce = [0; 32];
+        self.environment.random(&mut nonce);
+        let mut common = self.common.clone();
+        common.channel_binding = peer.channel_binding.clone().unwrap_or_default();
+        let side = GatewaySide {
+            common,
+            node: self.node.clone(),
+            secrets: from.secrets.clone(),
+            nonce,
+            identity: peer.identity.clone().unwrap_or(Identity::Anonymous),
+        };
+        let address = peer.socket.map(|socket| socket.ip());
+        let application = GatewayLink {
+            links: Arc::clone(self),
+            worker: number,
+            dispatch: worker.dispatch.clone(),
+            joined: None,
+            pending: None,
+        };
+        let session = Session::gateway(side, self.environment.now());
+        let pending = Arc::new(Mutex::new(None));
+        let application = GatewayLink { pending: Some(Arc::clone(&pending)), ..application };
+        let (driver, handle) = Driver::new(link, session, application, Arc::clone(&self.environment));
+        let (entry, gone) = self.unwelcomed().push(address, handle);
+        *pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(entry);
+        for handle in gone {
+            handle.close(CloseCode::Overload, "too many links that have not said who they are");
+        }
+        let cut = self.cut.clone();
+        self.tasks.spawn_on(
+            async move {
+                tokio::select! {
+                    biased;
+                    closed = driver => tracing::debug!(code = %closed.code, text = closed.text, "link closed"),
+                    () = cut.cancelled() => {}
+                }
+            },
+            &worker.runtime,
+        );
+    }
+
+    fn unwelcomed(&self) -> std::sync::MutexGuard<'_, Unwelcomed> {
+        self.unwelcomed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The number under which a link waits for its welcome; set right after its driver was made, before it is polled.
+type Pending = Arc<Mutex<Option<u64>>>;
+
+/// One link's application: what it brings goes to registry and dispatch.
+struct GatewayLink {
+    links: Arc<Links>,
+    worker: usize,
+    dispatch: Dispatch,
+    joined: Option<LinkId>,
+    pending: Option<Pending>,
+}
+
+impl GatewayLink {
+    fn no_longer_pending(&mut self) {
+        let Some(pending) = self.pending.take() else { return };
+        if let Some(entry) = pending.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            self.links.unwelcomed().remove(entry);
+        }
+    }
+}
+
+impl Application for GatewayLink {
+    fn join(&mut self, joining: Joining, handle: &Handle) -> Result<Accepted, Refused> {
+        let joined = self.links.registry.join(&joining, handle, self.worker, self.links.environment.now())?;
+        self.no_longer_pending();
+        self.joined = Some(joined.link);
+        let line = Arc::clone(&self.links.line);
+        joined.accepted.lease.on_freed(move || line.freed());
+        Ok(joined.accepted)
+    }
+
+    fn event(&mut self, event: ConnectionEvent, _: &Handle) {
+        if matches!(event, ConnectionEvent::Closed(_)) {
+            self.no_longer_pending();
+        }
+        if let Some(link) = self.joined {
+            self.links.registry.event(link, event, self.links.environment.now());
+        }
+    }
+
+    fn request(&mut self, request: Request<Body>, responder: Responder) {
+        let dispatch = self.dispatch.clone();
+        let cut = self.links.cut.clone();
+        let Some(worker) = self.links.workers.get(self.worker) else { return };
+        self.links.tasks.spawn_on(
+            async move {
+                let id = request.headers().get(X_REQUEST_ID).cloned();
+                let answer = async {
+                    let mut response = dispatch.run(request).await;
+                    respond::render(&mut response, id.as_ref());
+                    response
+                };
+                let response = tokio::select! {
+                    biased;
+                    () = responder.cancelled() => return,
+                    () = cut.cancelled() => return,
+                    response = answer => response,
+                };
+                if let Err(error) = responder.respond(response).await {
+                    tracing::debug!(%error, "the answer to a service's request was not delivered");
+                }
+            },
+            &worker.runtime,
+        );
+    }
+}

@@ -1,0 +1,86 @@
+//! The composition of `router.yaml`: the common settings, and those of every transport this gateway can serve.
+//!
+//! This file and `main.rs` are the only ones that name transports.
+
+use router_common::session::{Secret, Secrets};
+use router_config::{Checks, RouterConfig, SecretError, SharedSecrets, Validate};
+use router_link::{BoxListener, LinkError};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use transport_tcp::{TcpListener, TcpListenerSettings};
+
+/// All of `router.yaml`.
+pub type Settings = RouterConfig<Transports>;
+
+/// The `transports` section: what stands in it is served.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Transports {
+    /// Services in the gateway's own process.
+    pub in_memory: Option<InMemorySettings>,
+    pub tcp: Option<TcpListenerSettings>,
+}
+
+/// The in-memory transport has nothing to set: an embedded gateway has it without being asked.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InMemorySettings {}
+
+impl Validate for Transports {
+    fn validate(&self, checks: &mut Checks) {
+        if let Some(tcp) = &self.tcp {
+            checks.section("tcp", tcp);
+        }
+    }
+}
+
+/// Why a listener for services cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    #[error("transports.{transport}.shared_secret: {source}")]
+    Secret { transport: &'static str, source: SecretError },
+    #[error("transports.{transport}.shared_secret: {source}")]
+    Short { transport: &'static str, source: router_common::session::SecretTooShort },
+    #[error("transports.{transport}: {source}")]
+    Listen { transport: &'static str, source: LinkError },
+}
+
+/// Where services come in, and what they must prove.
+pub struct ServiceListener {
+    pub listener: BoxListener,
+    pub secrets: Secrets,
+}
+
+impl std::fmt::Debug for ServiceListener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ServiceListener({})", self.listener.local())
+    }
+}
+
+/// Opens all listeners that the configuration names. To be called within the runtime that accepts.
+///
+/// # Errors
+/// [`TransportError`], by the transport.
+pub fn listen(transports: &Transports) -> Result<Vec<ServiceListener>, TransportError> {
+    let mut listeners = Vec::new();
+    if let Some(tcp) = &transports.tcp {
+        let secrets = secrets("tcp", tcp.shared_secret.as_ref())?;
+        let listener = TcpListener::bind(tcp.listen.addr())
+            .map_err(|source| TransportError::Listen { transport: "tcp", source })?;
+        listeners.push(ServiceListener { listener: Box::new(listener), secrets });
+    }
+    Ok(listeners)
+}
+
+fn secrets(transport: &'static str, configured: Option<&SharedSecrets>) -> Result<Secrets, TransportError> {
+    let Some(configured) = configured else { return Ok(Secrets::none()) };
+    let resolved = configured.resolve().map_err(|source| TransportError::Secret { transport, source })?;
+    resolved
+        .into_iter()
+        .flat_map(|(id, secrets)| secrets.into_iter().map(move |secret| (id.clone(), secret)))
+        .map(|(id, secret)| {
+            let secret = Secret::new(secret.expose()).map_err(|source| TransportError::Short { transport, source })?;
+            Ok((id, secret))
+        })
+        .collect()
+}

@@ -1,0 +1,44 @@
+//! The stack: every policy that a client's request passes, outermost first, one a line.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use router_link::{Body, Environment};
+use tower::{Service, ServiceBuilder, service_fn};
+
+use crate::dispatch::Dispatch;
+use crate::edge::EdgeContext;
+use crate::http_semantics::TrustedProxies;
+use crate::layers::{AccessLog, Identify, Intermediary, Message, PolicyLayer};
+
+/// Builds one worker's stack. It is always ready: what is too much is answered, not made to wait.
+pub(crate) fn stack(
+    edge: &Arc<EdgeContext>,
+    environment: &Arc<dyn Environment>,
+    node: &str,
+    trusted: TrustedProxies,
+    dispatch: Dispatch,
+) -> impl Service<
+    Request<Body>,
+    Response = Response<Body>,
+    Error = Infallible,
+    Future: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
+> + Clone
++ Send
++ Sync
++ 'static {
+    ServiceBuilder::new()
+        // First, so that every answer has the id, and refusals from anywhere below get their document.
+        .layer(PolicyLayer(Identify::new(Arc::clone(&edge.request_ids), Arc::clone(environment))))
+        // Below the id, to write it; above all else, to see every outcome.
+        .layer(PolicyLayer(AccessLog::new(Arc::clone(environment))))
+        // What is no correct HTTP goes no further.
+        .layer(PolicyLayer(Message::new(Arc::clone(edge))))
+        // What ends at this hop ends here, in both directions.
+        .layer(PolicyLayer(Intermediary::new(node, trusted)))
+        .service(service_fn(move |request| {
+            let dispatch = dispatch.clone();
+            async move { Ok(dispatch.run(request).await) }
+        }))
+}

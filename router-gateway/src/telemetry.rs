@@ -1,0 +1,277 @@
+//! Metrics: what is counted, under which names, and how the hot path counts without looking families up (SPEC 13).
+//!
+//! Labels are templates and names, never raw input. A worker keeps the handles of the routes it has served; a handle
+//! holds its route, so that a route's memory is never mistaken for another's.
+
+use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::StatusCode;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use rustc_hash::FxHashMap;
+
+use crate::routing::RouteEndpoint;
+
+/// Routes whose handles a worker keeps; when there are more, it begins anew.
+const CACHED_ROUTES: usize = 20_000;
+/// 0.5 ms to 32 s, doubling.
+const BUCKETS: [f64; 17] = [
+    0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384,
+    32.768,
+];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    service: String,
+    route: String,
+    method: String,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabels {
+    service: String,
+    route: String,
+    method: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InstanceLabels {
+    service: String,
+    version: String,
+    instance: String,
+}
+
+/// What is counted in the whole node.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    duration: Family<RouteLabels, Histogram, fn() -> Histogram>,
+    in_flight: Gauge,
+    inflight_bytes: Gauge,
+    instances: Gauge,
+    links: Gauge,
+    waiting: Gauge,
+    lease_used: Family<InstanceLabels, Gauge>,
+    lease_limit: Family<InstanceLabels, Gauge>,
+    pub retries: Counter,
+}
+
+/// What is looked up when somebody asks for the metrics.
+#[derive(Debug, Default)]
+pub struct Present {
+    pub inflight_bytes: u64,
+    pub instances: usize,
+    pub links: usize,
+    pub waiting: usize,
+    /// Service, version, instance, slots used, slots granted.
+    pub leases: Vec<(String, String, String, u32, u32)>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("stella");
+        let requests = Family::<RequestLabels, Counter>::default();
+        registry.register("requests", "Requests answered", requests.clone());
+        let duration = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
+        registry.register("request_duration_seconds", "From a request's head to its response's end", duration.clone());
+        let in_flight = Gauge::default();
+        registry.register("requests_in_flight", "Requests not yet answered to their end", in_flight.clone());
+        let inflight_bytes = Gauge::default();
+        registry.register("inflight_bytes", "Request bytes held in this node", inflight_bytes.clone());
+        let instances = Gauge::default();
+        registry.register("instances", "Live instances", instances.clone());
+        let links = Gauge::default();
+        registry.register("links", "Live links", links.clone());
+        let waiting = Gauge::default();
+        registry.register("requests_waiting", "Requests that wait for a lease", waiting.clone());
+        let lease_used = Family::<InstanceLabels, Gauge>::default();
+        registry.register("lease_used", "Requests in flight on an instance", lease_used.clone());
+        let lease_limit = Family::<InstanceLabels, Gauge>::default();
+        registry.register("lease_limit", "Requests an instance may have in flight", lease_limit.clone());
+        let retries = Counter::default();
+        registry.register("retries", "Requests sent again", retries.clone());
+        Self {
+            registry,
+            requests,
+            duration,
+            in_flight,
+            inflight_bytes,
+            instances,
+            links,
+            waiting,
+            lease_used,
+            lease_limit,
+            retries,
+        }
+    }
+}
+
+impl Metrics {
+    /// The Prometheus text format.
+    #[must_use]
+    pub fn text(&self, present: &Present) -> String {
+        let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        self.inflight_bytes.set(signed(present.inflight_bytes));
+        self.instances.set(signed(present.instances as u64));
+        self.links.set(signed(present.links as u64));
+        self.waiting.set(signed(present.waiting as u64));
+        self.lease_used.clear();
+        self.lease_limit.clear();
+        for (service, version, instance, used, limit) in &present.leases {
+            let labels =
+                InstanceLabels { service: service.clone(), version: version.clone(), instance: instance.clone() };
+            self.lease_used.get_or_create(&labels).set(i64::from(*used));
+            self.lease_limit.get_or_create(&labels).set(i64::from(*limit));
+        }
+        let mut text = String::new();
+        match encode(&mut text, &self.registry) {
+            Ok(()) => text,
+            // Writing to a String cannot fail.
+            Err(std::fmt::Error) => String::new(),
+        }
+    }
+
+    fn route(&self, service: &str, route: &str, method: &str) -> RouteMetrics {
+        let labels = RouteLabels { service: service.to_owned(), route: route.to_owned(), method: method.to_owned() };
+        RouteMetrics {
+            requests: self.requests.clone(),
+            duration: self.duration.get_or_create(&labels).clone(),
+            statuses: Mutex::new(Vec::new()),
+            labels,
+        }
+    }
+}
+
+/// The handles of one route.
+#[derive(Debug)]
+pub struct RouteMetrics {
+    labels: RouteLabels,
+    requests: Family<RequestLabels, Counter>,
+    duration: Histogram,
+    /// The few statuses that a route answers with.
+    statuses: Mutex<Vec<(u16, Counter)>>,
+}
+
+impl RouteMetrics {
+    /// Counts one answered request.
+    pub fn answered(&self, status: StatusCode, took: Duration) {
+        self.duration.observe(took.as_secs_f64());
+        let mut statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, counter)) = statuses.iter().find(|(seen, _)| *seen == status.as_u16()) {
+            counter.inc();
+            return;
+        }
+        let RouteLabels { service, route, method } = self.labels.clone();
+        let labels = RequestLabels { service, route, method, status: status.as_u16() };
+        let counter = self.requests.get_or_create(&labels).clone();
+        counter.inc();
+        statuses.push((status.as_u16(), counter));
+    }
+}
+
+/// A route and its handles.
+type Served = (Arc<RouteEndpoint>, Arc<RouteMetrics>);
+
+/// One worker's view of the metrics.
+#[derive(Debug)]
+pub struct WorkerMetrics {
+    metrics: Arc<Metrics>,
+    /// By address; the route is kept with its handles, so that its address is its own.
+    routes: Mutex<FxHashMap<usize, Served>>,
+    unrouted: Arc<RouteMetrics>,
+}
+
+impl WorkerMetrics {
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        let unrouted = Arc::new(metrics.route("", "", ""));
+        Self { metrics, routes: Mutex::default(), unrouted }
+    }
+
+    /// The handles of a route.
+    #[must_use]
+    pub fn of(&self, endpoint: &Arc<RouteEndpoint>) -> Arc<RouteMetrics> {
+        let address = Arc::as_ptr(endpoint).addr();
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, metrics)) = routes.get(&address) {
+            return Arc::clone(metrics);
+        }
+        if routes.len() >= CACHED_ROUTES {
+            routes.clear();
+        }
+        let descriptor = &endpoint.descriptor;
+        let metrics = Arc::new(self.metrics.route(
+            endpoint.service.as_str(),
+            descriptor.path.as_str(),
+            descriptor.method.as_str(),
+        ));
+        routes.insert(address, (Arc::clone(endpoint), Arc::clone(&metrics)));
+        metrics
+    }
+
+    /// The handles of requests that reach no route.
+    #[must_use]
+    pub const fn unrouted(&self) -> &Arc<RouteMetrics> {
+        &self.unrouted
+    }
+
+    #[must_use]
+    pub const fn node(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// A request begins; it is in flight until the guard is dropped.
+    #[must_use]
+    pub fn enter(&self) -> InFlight {
+        self.metrics.in_flight.inc();
+        InFlight(self.metrics.in_flight.clone())
+    }
+}
+
+/// One request in flight.
+#[derive(Debug)]
+pub struct InFlight(Gauge<i64, AtomicI64>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_names_metrics_with_their_prefix_and_labels() {
+        let metrics = Arc::new(Metrics::default());
+        metrics.route("orders", "/orders/{id}", "GET").answered(StatusCode::OK, Duration::from_millis(3));
+        let worker = WorkerMetrics::new(Arc::clone(&metrics));
+        let in_flight = worker.enter();
+        let present = Present {
+            instances: 2,
+            leases: vec![("orders".into(), "1.0.0".into(), "a".into(), 1, 8)],
+            ..Present::default()
+        };
+        let text = metrics.text(&present);
+        for line in [
+            "stella_requests_total{service=\"orders\",route=\"/orders/{id}\",method=\"GET\",status=\"200\"} 1",
+            "stella_requests_in_flight 1",
+            "stella_instances 2",
+            "stella_lease_used{service=\"orders\",version=\"1.0.0\",instance=\"a\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+        drop(in_flight);
+        assert!(metrics.text(&Present::default()).contains("stella_requests_in_flight 0"));
+    }
+}

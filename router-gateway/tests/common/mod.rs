@@ -1,0 +1,91 @@
+//! What the edge's tests share: an edge on a port of its own with a service of the test's own behind the real layers.
+
+#![allow(unreachable_pub, reason = "shared by several test programs")]
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use router_gateway::edge::{Edge, EdgeContext, EdgeSettings, HeldBytes, HttpListener as _, Stop, TcpHttpListener};
+use router_gateway::http_semantics::TrustedProxies;
+use router_gateway::layers::{Identify, Intermediary, Message, PolicyLayer};
+use router_gateway::request_id::RequestIds;
+use router_link::{Body, Environment, SystemEnvironment};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::{Service, ServiceBuilder};
+
+/// An edge that runs until it is dropped or stopped.
+pub struct TestEdge {
+    pub address: SocketAddr,
+    pub stop: Stop,
+    pub tasks: TaskTracker,
+    pub node_bytes: Arc<HeldBytes>,
+}
+
+impl Drop for TestEdge {
+    fn drop(&mut self) {
+        self.stop.request();
+    }
+}
+
+pub fn start<S>(settings: EdgeSettings, service: S) -> TestEdge
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+{
+    let environment: Arc<dyn Environment> = Arc::new(SystemEnvironment);
+    let node_bytes = Arc::new(HeldBytes::new(1024 * 1024));
+    let context = Arc::new(EdgeContext {
+        settings,
+        node_bytes: Arc::clone(&node_bytes),
+        request_ids: Arc::new(RequestIds::new(&*environment)),
+    });
+    let listener = TcpHttpListener::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let stack = ServiceBuilder::new()
+        .layer(PolicyLayer(Identify::new(Arc::clone(&context.request_ids), Arc::clone(&environment))))
+        .layer(PolicyLayer(Message::new(Arc::clone(&context))))
+        .layer(PolicyLayer(Intermediary::new("gw-1", TrustedProxies::default())))
+        .service(service);
+    let (stop, tasks) = (Stop::new(), TaskTracker::new());
+    let edge = Edge {
+        context,
+        places: Arc::new(Semaphore::new(64)),
+        stop: stop.clone(),
+        tasks: tasks.clone(),
+        cut: CancellationToken::new(),
+    };
+    tasks.spawn(edge.run(listener, stack));
+    TestEdge { address, stop, tasks, node_bytes }
+}
+
+/// Sends raw bytes and reads until the other side closes.
+pub async fn exchange(address: SocketAddr, request: &[u8]) -> String {
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.write_all(request).await.unwrap();
+    let mut answer = Vec::new();
+    // A reset after the answer is the other side's right; what came before it counts.
+    let _ = client.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Reads one response whose length is announced; leaves the connection open.
+pub async fn read_response(client: &mut TcpStream) -> (String, Vec<u8>) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(client.read_u8().await.expect("the response ended within its head"));
+    }
+    let head = String::from_utf8(head).unwrap();
+    let length = head
+        .lines()
+        .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ").map(|value| value.parse().unwrap()))
+        .unwrap_or(0);
+    let mut body = vec![0; length];
+    client.read_exact(&mut body).await.unwrap();
+    (head, body)
+}

@@ -1,0 +1,311 @@
+//! The whole gateway: HTTP in front, a service over the in-memory transport behind.
+
+#[path = "common/mod.rs"]
+#[allow(dead_code, reason = "this program needs a part of it")]
+mod common;
+mod stub;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use common::{exchange, read_response};
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use router_gateway::Gateway;
+use router_link::Body;
+use stub::{Handler, Plan, gateway, handler};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+fn echo() -> Handler {
+    handler(|request: Request<Body>| async move {
+        let (parts, body) = request.into_parts();
+        let mut response = Response::new(body);
+        response.headers_mut().insert("x-target", parts.uri.to_string().parse().unwrap());
+        Some(response)
+    })
+}
+
+async fn get(gateway: &Gateway, path: &str, headers: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{headers}\r\n");
+    exchange(gateway.http_addr().unwrap(), request.as_bytes()).await
+}
+
+fn status(answer: &str) -> &str {
+    answer.split(' ').nth(1).unwrap_or("nothing")
+}
+
+#[track_caller]
+fn assert_problem(answer: &str, expected: &str, code: &str) {
+    assert_eq!(status(answer), expected, "{answer}");
+    assert!(answer.contains(&format!("\"code\":\"{code}\"")), "{code} in {answer}");
+}
+
+#[tokio::test]
+async fn a_request_reaches_a_service_and_its_answer_comes_back() {
+    let gateway = gateway(|_| {}).await;
+    let _stub = Plan::new(&[("POST", "/echo/{what}")]).join(&gateway, echo()).await;
+    let mut client = TcpStream::connect(gateway.http_addr().unwrap()).await.unwrap();
+    for length in [0, 1, 10_000, 1_000_000] {
+        let body = vec![b'x'; length];
+        let head = format!("POST /echo/a%20b?q=1 HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        let (mut reading, mut writing) = client.split();
+        let sent = body.clone();
+        let (answer, _) = tokio::join!(
+            async {
+                let mut answer = Vec::new();
+                let mut buffer = vec![0; 65536];
+                loop {
+                    let read = reading.read(&mut buffer).await.unwrap();
+                    answer.extend_from_slice(&buffer[..read]);
+                    if answer.ends_with(b"\r\n0\r\n\r\n")
+                        || (length < 20_000 && answer.len() > length + 50 && answer.ends_with(&sent))
+                    {
+                        return answer;
+                    }
+                    assert_ne!(read, 0, "{}", String::from_utf8_lossy(&answer));
+                }
+            },
+            async { writing.write_all(&body).await.unwrap() }
+        );
+        let text = String::from_utf8_lossy(&answer);
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{}", &text[..300.min(text.len())]);
+        assert!(text.contains("x-target: /echo/a%20b?q=1\r\n"));
+        assert_eq!(
+            answer.iter().filter(|byte| **byte == b'x').count()
+                - text[..text.find("\r\n\r\n").unwrap()].matches('x').count(),
+            length
+        );
+    }
+    assert_eq!(gateway.inflight_bytes(), 0);
+}
+
+#[tokio::test]
+async fn what_cannot_be_routed_is_answered_by_what_is_wrong() {
+    let gateway = gateway(|_| {}).await;
+    let _stub = Plan::new(&[("GET", "/things/{id}")]).join(&gateway, echo()).await;
+    assert_problem(&get(&gateway, "/nowhere", "").await, "404", "route_not_found");
+    assert_problem(&get(&gateway, "/things/1", "X-Service-Version: 2.0.0\r\n").await, "404", "version_not_found");
+    assert!(get(&gateway, "/things/1", "X-Service-Version: 2.0.0\r\n").await.contains("\"versions\":[\"1.0.0\"]"));
+    assert_problem(&get(&gateway, "/things/1", "X-Service-Version: latest\r\n").await, "400", "invalid_version");
+    assert_problem(&get(&gateway, "/things/%zz", "").await, "400", "invalid_path");
+    assert_problem(&get(&gateway, "/things/../x", "").await, "400", "invalid_path");
+    assert_problem(&get(&gateway, "/things/1", "X-Request-Timeout-Ms: soon\r\n").await, "400", "bad_request");
+    assert_eq!(status(&get(&gateway, "/things/1", "X-Service-Version: 1.0.0\r\n").await), "200");
+    let address = gateway.http_addr().unwrap();
+    let answer = exchange(address, b"PUT /things/1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert_problem(&answer, "405", "method_not_allowed");
+    assert!(answer.contains("\r\nallow: GET, HEAD"), "{answer}");
+    let answer = exchange(address, b"OPTIONS /things/1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert_eq!(status(&answer), "204", "{answer}");
+}
+
+#[tokio::test]
+async fn head_is_answered_by_get_without_its_body() {
+    let gateway = gateway(|_| {}).await;
+    let hello = handler(|_| async {
+        let mut response = Response::new(Body::from("hello"));
+        response.headers_mut().insert("content-length", "5".parse().unwrap());
+        Some(response)
+    });
+    let _stub = Plan::new(&[("GET", "/hello")]).join(&gateway, hello).await;
+    let address = gateway.http_addr().unwrap();
+    let answer = exchange(address, b"HEAD /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.contains("content-length: 5\r\n"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_handler_meets_the_deadline_and_is_cancelled() {
+    let gateway = gateway(|_| {}).await;
+    let cancelled = Arc::new(Notify::new());
+    let told = Arc::clone(&cancelled);
+    let slow = handler(move |_| {
+        struct Told(Arc<Notify>);
+        impl Drop for Told {
+            fn drop(&mut self) {
+                self.0.notify_one();
+            }
+        }
+        let told = Told(Arc::clone(&told));
+        async move {
+            let _told = told;
+            std::future::pending().await
+        }
+    });
+    let _stub = Plan::new(&[("GET", "/slow")]).join(&gateway, slow).await;
+    let answer = get(&gateway, "/slow", "X-Request-Timeout-Ms: 200\r\n").await;
+    assert_problem(&answer, "504", "deadline_exceeded");
+    cancelled.notified().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_cancels_its_request() {
+    let gateway = gateway(|_| {}).await;
+    let (begun, cancelled) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (begins, ends) = (Arc::clone(&begun), Arc::clone(&cancelled));
+    let slow = handler(move |request: Request<Body>| {
+        let cancellation = request.extensions().get::<router_link::Cancellation>().unwrap().clone();
+        begins.notify_one();
+        let ends = Arc::clone(&ends);
+        tokio::spawn(async move {
+            cancellation.cancelled().await;
+            ends.notify_one();
+        });
+        std::future::pending()
+    });
+    let _stub = Plan::new(&[("GET", "/slow")]).join(&gateway, slow).await;
+    let mut client = TcpStream::connect(gateway.http_addr().unwrap()).await.unwrap();
+    client.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    begun.notified().await;
+    drop(client);
+    cancelled.notified().await;
+}
+
+#[tokio::test]
+async fn bodies_over_the_limit_are_refused_before_and_while_they_are_read() {
+    let gateway = gateway(|config| config.limits.max_request_bytes_per_call = "64KiB".parse().unwrap()).await;
+    let reads = handler(|request: Request<Body>| async move {
+        let read = request.into_body().collect().await.ok()?;
+        Some(Response::new(Body::from(read.to_bytes())))
+    });
+    let _stub = Plan::new(&[("POST", "/in")]).join(&gateway, reads).await;
+    let address = gateway.http_addr().unwrap();
+    let answer = exchange(address, b"POST /in HTTP/1.1\r\nHost: a\r\nContent-Length: 70000\r\n\r\n").await;
+    assert_problem(&answer, "413", "payload_too_large");
+    let mut chunked = b"POST /in HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    for _ in 0..20 {
+        chunked.extend_from_slice(format!("{:x}\r\n{}\r\n", 5000, "x".repeat(5000)).as_bytes());
+    }
+    let answer = exchange(address, &chunked).await;
+    assert_problem(&answer, "413", "payload_too_large");
+    assert_eq!(gateway.inflight_bytes(), 0);
+}
+
+#[tokio::test]
+async fn requests_wait_in_line_while_all_is_leased_out() {
+    let gateway = gateway(|_| {}).await;
+    let go = Arc::new(Notify::new());
+    let running = Arc::new(AtomicUsize::new(0));
+    let most = Arc::new(AtomicUsize::new(0));
+    let (gate, now, peak) = (Arc::clone(&go), Arc::clone(&running), Arc::clone(&most));
+    let one_by_one = handler(move |_| {
+        let (gate, now, peak) = (Arc::clone(&gate), Arc::clone(&now), Arc::clone(&peak));
+        async move {
+            peak.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            gate.notified().await;
+            now.fetch_sub(1, Ordering::SeqCst);
+            Some(Response::new(Body::from("done")))
+        }
+    });
+    let plan = Plan { lease: 1, ..Plan::new(&[("GET", "/one")]) };
+    let _stub = plan.join(&gateway, one_by_one).await;
+    let gateway = Arc::new(gateway);
+    let clients: Vec<_> = (0..3)
+        .map(|_| {
+            let gateway = Arc::clone(&gateway);
+            tokio::spawn(async move { get(&gateway, "/one", "").await })
+        })
+        .collect();
+    for client in clients {
+        go.notify_one();
+        assert_eq!(status(&client.await.unwrap()), "200");
+    }
+    assert_eq!(most.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_failing_handler_and_a_lost_link_have_their_codes() {
+    let gateway = Arc::new(gateway(|_| {}).await);
+    let fails = handler(|_| async { None });
+    let failing = Plan::new(&[("GET", "/fails")]).join(&gateway, fails).await;
+    assert_problem(&get(&gateway, "/fails", "").await, "502", "service_failed");
+    drop(failing);
+
+    let begun = Arc::new(Notify::new());
+    let begins = Arc::clone(&begun);
+    let hangs = handler(move |_| {
+        begins.notify_one();
+        std::future::pending()
+    });
+    let plan = Plan { name: "other", id: "b", ..Plan::new(&[("GET", "/hangs")]) };
+    let stub = plan.join(&gateway, hangs).await;
+    let asking = Arc::clone(&gateway);
+    let client = tokio::spawn(async move { get(&asking, "/hangs", "").await });
+    begun.notified().await;
+    drop(stub);
+    assert_problem(&client.await.unwrap(), "502", "connection_lost");
+    // The instance was lost, not withdrawn: an outage, not an absence (SPEC 5).
+    assert_problem(&get(&gateway, "/hangs", "").await, "503", "no_instance");
+}
+
+#[tokio::test]
+async fn a_response_cut_short_is_not_presented_as_complete() {
+    let gateway = gateway(|_| {}).await;
+    let cut = handler(|_| async {
+        let (sender, body) = tokio::sync::mpsc::channel::<Result<http_body::Frame<bytes::Bytes>, std::io::Error>>(4);
+        tokio::spawn(async move {
+            let _ = sender.send(Ok(http_body::Frame::data("half".into()))).await;
+            let _ = sender.send(Err(std::io::Error::other("broken"))).await;
+        });
+        let stream = futures_util::stream::unfold(body, |mut body| async { Some((body.recv().await?, body)) });
+        Some(Response::new(Body::stream(http_body_util::StreamBody::new(stream))))
+    });
+    let _stub = Plan::new(&[("GET", "/cut")]).join(&gateway, cut).await;
+    let answer = get(&gateway, "/cut", "").await;
+    assert!(!answer.ends_with("0\r\n\r\n"), "{answer}");
+    assert_ne!(answer.len(), 0);
+}
+
+#[tokio::test]
+async fn the_admin_pages_tell_what_is_there() {
+    let gateway = gateway(|_| {}).await;
+    let _stub = Plan::new(&[("GET", "/things/{id}")]).join(&gateway, echo()).await;
+    assert_eq!(status(&get(&gateway, "/things/1", "").await), "200");
+    let admin = gateway.admin_addr().unwrap();
+    let page = |path: &'static str| async move {
+        exchange(admin, format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes()).await
+    };
+    for (path, expected) in [
+        ("/livez", "live"),
+        ("/readyz", "ready"),
+        ("/routes", "\"/things/{id}\""),
+        ("/instances", "\"stub\""),
+        ("/connections", "in-memory"),
+        ("/metrics", "stella_requests_total{service=\"stub\",route=\"/things/{id}\",method=\"GET\",status=\"200\"} 1"),
+        ("/metrics", "stella_links 1"),
+    ] {
+        let answer = page(path).await;
+        assert_eq!(status(&answer), "200", "{path}: {answer}");
+        assert!(answer.contains(expected), "{path}: {answer}");
+    }
+    assert_problem(&page("/nothing").await, "404", "route_not_found");
+}
+
+#[tokio::test]
+async fn a_shutdown_lets_what_is_in_flight_finish() {
+    let gateway = gateway(|_| {}).await;
+    let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (begins, goes) = (Arc::clone(&begun), Arc::clone(&go));
+    let waits = handler(move |_| {
+        let (begins, goes) = (Arc::clone(&begins), Arc::clone(&goes));
+        async move {
+            begins.notify_one();
+            goes.notified().await;
+            Some(Response::new(Body::from("finished")))
+        }
+    });
+    let _stub = Plan::new(&[("GET", "/wait")]).join(&gateway, waits).await;
+    let mut client = TcpStream::connect(gateway.http_addr().unwrap()).await.unwrap();
+    client.write_all(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    begun.notified().await;
+    let stopping = tokio::spawn(gateway.shutdown());
+    go.notify_one();
+    let (_, body) = read_response(&mut client).await;
+    assert_eq!(body, b"finished");
+    tokio::time::timeout(Duration::from_secs(10), stopping).await.unwrap().unwrap();
+}

@@ -1,0 +1,138 @@
+//! A service of the test's own behind a real gateway: a session over the in-memory transport, and a function that
+//! answers.
+
+#![allow(unreachable_pub, reason = "shared by several test programs")]
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use router_common::endpoint::{EndpointDescriptor, EndpointId};
+use router_common::frame::{HealthStatus, Hello, PROTOCOL_VERSION, ReceiveLimits};
+use router_common::identity::{Incarnation, Instance};
+use router_common::session::lease::Lease;
+use router_common::session::{Common, ServiceSide, Session};
+use router_config::RouterConfig;
+use router_gateway::Gateway;
+use router_link::{
+    Application, Body, ConnectionEvent, Connector as _, Driver, Environment as _, Handle, Responder, SystemEnvironment,
+};
+use tokio::task::JoinHandle;
+
+type Answer = Pin<Box<dyn Future<Output = Option<Response<Body>>> + Send>>;
+pub type Handler = Arc<dyn Fn(Request<Body>) -> Answer + Send + Sync>;
+
+/// Makes a handler of an async function; `None` is a handler that fails.
+pub fn handler<F, A>(function: F) -> Handler
+where
+    F: Fn(Request<Body>) -> A + Send + Sync + 'static,
+    A: Future<Output = Option<Response<Body>>> + Send + 'static,
+{
+    Arc::new(move |request| Box::pin(function(request)))
+}
+
+/// A gateway on ports of its own.
+pub async fn gateway(change: impl FnOnce(&mut RouterConfig<()>)) -> Gateway {
+    let mut config = RouterConfig::<()>::default();
+    config.http.listen = "127.0.0.1:0".parse().unwrap();
+    config.admin.listen = "127.0.0.1:0".parse().unwrap();
+    change(&mut config);
+    Gateway::builder(&config).start().await.unwrap()
+}
+
+/// A running stub; it leaves without a word when dropped.
+pub struct Stub {
+    _handle: Handle,
+    driver: JoinHandle<()>,
+}
+
+impl Drop for Stub {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+pub struct Plan {
+    pub name: &'static str,
+    pub version: &'static str,
+    pub id: &'static str,
+    pub lease: u32,
+    pub endpoints: Vec<EndpointDescriptor>,
+}
+
+impl Plan {
+    pub fn new(endpoints: &[(&str, &str)]) -> Self {
+        let endpoints = endpoints
+            .iter()
+            .zip(1..)
+            .map(|((method, path), id)| {
+                EndpointDescriptor::new(EndpointId::new(id).unwrap(), method.parse().unwrap(), path.parse().unwrap())
+            })
+            .collect();
+        Self { name: "stub", version: "1.0.0", id: "a", lease: 64, endpoints }
+    }
+
+    /// Joins, and returns when the gateway routes to it.
+    pub async fn join(self, gateway: &Gateway, handler: Handler) -> Stub {
+        let environment = Arc::new(SystemEnvironment);
+        let hello = Hello {
+            versions: vec![PROTOCOL_VERSION],
+            extensions: Vec::new(),
+            instance: Instance {
+                service: self.name.parse().unwrap(),
+                version: self.version.parse().unwrap(),
+                region: "local".parse().unwrap(),
+                id: self.id.parse().unwrap(),
+            },
+            incarnation: Incarnation([self.id.as_bytes()[0]; 16]),
+            link: 0,
+            links: 1,
+            key_id: None,
+            nonce: [7; 32],
+            limits: ReceiveLimits::default(),
+            lease: self.lease,
+        };
+        let side = ServiceSide { common: Common::default(), hello, secret: None, lease: Lease::new(self.lease) };
+        let session = Session::service(side, environment.now());
+        let link = gateway.in_memory().connect().await.unwrap();
+        let application = Service { handler, endpoints: self.endpoints };
+        let (driver, handle) = Driver::new(link, session, application, environment.clone());
+        let driver = tokio::spawn(async move {
+            driver.await;
+        });
+        loop {
+            let views = gateway.registry().instances(environment.now());
+            if views.iter().any(|view| view.routable && view.endpoints > 0 && view.id == self.id) {
+                return Stub { _handle: handle, driver };
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+struct Service {
+    handler: Handler,
+    endpoints: Vec<EndpointDescriptor>,
+}
+
+impl Application for Service {
+    fn event(&mut self, event: ConnectionEvent, handle: &Handle) {
+        if let ConnectionEvent::Welcomed(_) = event {
+            handle.set_health(HealthStatus::Healthy, 0);
+            handle.register(1, std::mem::take(&mut self.endpoints)).unwrap();
+        }
+    }
+
+    fn request(&mut self, request: Request<Body>, responder: Responder) {
+        let answer = (self.handler)(request);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = responder.cancelled() => {}
+                response = answer => if let Some(response) = response {
+                    let _ = responder.respond(response).await;
+                },
+            }
+        });
+    }
+}
