@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 
-/// How [`router_common::endpoint::ClaimRequirement`] looks in a schema; that crate knows no schemas.
+/// A claim that a caller must hold.
 #[derive(JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ClaimRequirement {

@@ -6,6 +6,7 @@
 mod endpoints;
 
 use std::num::{NonZeroU16, NonZeroUsize};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -68,8 +69,17 @@ struct Options {
     lease: Option<u32>,
 }
 
-fn main() -> Result<()> {
-    let options = Options::parse();
+fn main() -> ExitCode {
+    match start(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(options: &Options) -> Result<()> {
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into());
     tracing_subscriber::fmt().with_env_filter(filter.from_env_lossy()).with_writer(std::io::stderr).init();
     let mut runtime = match options.threads {
@@ -79,7 +89,7 @@ fn main() -> Result<()> {
     if let Some(threads) = options.threads.filter(|threads| *threads > NonZeroUsize::MIN) {
         runtime.worker_threads(threads.get());
     }
-    runtime.enable_all().build()?.block_on(run(&options))
+    runtime.enable_all().build()?.block_on(run(options))
 }
 
 /// Starts the instances and owns them, until a signal or the first one that ends by itself.
