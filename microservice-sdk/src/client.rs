@@ -7,50 +7,62 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
+use router_common::frame::Reason;
 use router_link::{Call, CallError, Environment};
 
-use crate::extract::Deadline;
+use crate::extract::TraceContext;
 use crate::handler::{Request, Response};
 use crate::link_state::Board;
 
-/// Sends requests to other services. Cheap to clone.
+/// Sends requests to other services: an extractor within a handler, or [`Running::client`](crate::Running::client). Cheap to
+/// clone.
 #[derive(Clone)]
 pub struct Client {
     board: Arc<Board>,
     environment: Arc<dyn Environment>,
     deadline: Option<Instant>,
-    trace: Vec<(&'static str, HeaderValue)>,
+    trace: TraceContext,
 }
 
-/// Why a call has no response.
-#[derive(Debug, thiserror::Error)]
+/// Why a call has no response. What the called service answers, an error included, is a response.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
     /// No link to any gateway is open now. The request was not sent.
     #[error("no gateway is connected")]
     NotConnected,
+    /// No gateway took the request: it provably reached no handler.
+    #[error("the request was not taken")]
+    NotTaken,
     /// The deadline passed before the response.
     #[error("the deadline passed")]
     DeadlineExceeded,
-    /// The exchange failed.
-    #[error(transparent)]
-    Call(#[from] CallError),
+    /// The gateway cancelled the request.
+    #[error("cancelled by the gateway: {reason}{}{text}", if text.is_empty() { "" } else { ": " })]
+    Cancelled { reason: Reason, text: String },
+    /// The link was lost after the request was sent: nobody knows the outcome.
+    #[error("the link to the gateway was lost; the outcome is unknown")]
+    Lost,
+    /// The request cannot be sent as it is, or its body failed.
+    #[error("the request cannot be sent: {0}")]
+    Request(String),
+    /// What came back is no response.
+    #[error("the response is not well-formed")]
+    Response,
 }
 
-/// What W3C trace context travels in.
-const TRACE: [&str; 2] = ["traceparent", "tracestate"];
+/// A request that no gateway took is sent again at most this often (SPEC 5).
+const TRIES: usize = 3;
 
 impl Client {
-    pub(crate) const fn new(board: Arc<Board>, environment: Arc<dyn Environment>) -> Self {
-        Self { board, environment, deadline: None, trace: Vec::new() }
+    pub(crate) fn new(board: Arc<Board>, environment: Arc<dyn Environment>) -> Self {
+        Self { board, environment, deadline: None, trace: TraceContext::default() }
     }
 
-    /// A client whose calls end with the request that is being answered: they get what is left of its time.
-    #[must_use]
-    pub fn until(mut self, deadline: &Deadline) -> Self {
-        self.deadline = [self.deadline, deadline.at()].into_iter().flatten().min();
-        self
+    /// The same within a request: its calls end with it, and carry its trace context.
+    pub(crate) fn within(&self, deadline: Option<Instant>, trace: TraceContext) -> Self {
+        let deadline = [self.deadline, deadline].into_iter().flatten().min();
+        Self { board: Arc::clone(&self.board), environment: Arc::clone(&self.environment), deadline, trace }
     }
 
     /// A client whose calls end this much later than now, if not before.
@@ -61,13 +73,6 @@ impl Client {
         self
     }
 
-    /// A client whose calls carry the trace context of the request that is being answered.
-    #[must_use]
-    pub fn traced(mut self, headers: &http::HeaderMap) -> Self {
-        self.trace = TRACE.iter().filter_map(|name| Some((*name, headers.get(*name)?.clone()))).collect();
-        self
-    }
-
     /// Sends a request and waits for the head of its response; the body streams.
     ///
     /// Dropping the future, or the response's body before its end, cancels the call.
@@ -75,16 +80,34 @@ impl Client {
     /// # Errors
     /// There is no response: see [`ClientError`]. An error of the called service is a response.
     pub async fn call(&self, mut request: Request) -> Result<Response, ClientError> {
-        let link = self.board.any_link().ok_or(ClientError::NotConnected)?;
-        for (name, value) in &self.trace {
-            request.headers_mut().entry(*name).or_insert_with(|| value.clone());
-        }
-        let exchange = link.call(request, Call { deadline: self.deadline, ..Call::default() });
-        let Some(deadline) = self.deadline else { return Ok(exchange.await?) };
+        self.trace.pass_on(request.headers_mut());
+        let Some(deadline) = self.deadline else { return self.send(request).await };
         let left = deadline.saturating_duration_since(self.environment.now());
-        match tokio::time::timeout(left, exchange).await {
-            Ok(response) => Ok(response?),
-            Err(_) => Err(ClientError::DeadlineExceeded),
+        tokio::time::timeout(left, self.send(request)).await.unwrap_or(Err(ClientError::DeadlineExceeded))
+    }
+
+    async fn send(&self, mut request: Request) -> Result<Response, ClientError> {
+        for _ in 0..TRIES {
+            let link = self.board.any_link().ok_or(ClientError::NotConnected)?;
+            match link.call(request, Call { deadline: self.deadline, ..Call::default() }).await {
+                Ok(response) => return Ok(response),
+                Err(CallError::Unseen(Some(whole))) => request = *whole,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(ClientError::NotTaken)
+    }
+}
+
+impl From<CallError> for ClientError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Unseen(_) => Self::NotTaken,
+            CallError::Lost(_) => Self::Lost,
+            CallError::Cancelled { reason, text, .. } => Self::Cancelled { reason, text },
+            CallError::Expired(_) => Self::DeadlineExceeded,
+            CallError::Response => Self::Response,
+            error => Self::Request(error.to_string()),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use http::Method;
@@ -17,6 +17,7 @@ use router_common::path::RequestPath;
 use router_common::problem::{self, ProblemCode};
 use router_link::{Body, Environment, Parameters, RequestContext};
 
+use crate::client::Client;
 use crate::error::Problem;
 use crate::handler::{BoundHandler, HandlerFuture, Request, Response};
 use crate::response::IntoResponse;
@@ -39,10 +40,10 @@ impl fmt::Display for Endpoint {
 }
 
 /// What extractors know beside the request itself: an extension of every request that reaches a handler.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct Invocation {
-    pub(crate) endpoint: Arc<EndpointDescriptor>,
-    pub(crate) environment: Arc<dyn Environment>,
+    table: Arc<Table>,
+    endpoint: Arc<EndpointDescriptor>,
 }
 
 impl Invocation {
@@ -52,12 +53,27 @@ impl Invocation {
     pub(crate) fn body_limit(&self) -> u64 {
         self.endpoint.max_request_bytes.unwrap_or(Self::DEFAULT_BODY_LIMIT)
     }
+
+    pub(crate) fn endpoint(&self) -> &EndpointDescriptor {
+        &self.endpoint
+    }
+
+    pub(crate) fn environment(&self) -> &Arc<dyn Environment> {
+        &self.table.environment
+    }
+
+    /// The way to other services; none while the service is asked without a gateway.
+    pub(crate) fn client(&self) -> Option<&Client> {
+        self.table.client.get()
+    }
 }
 
 /// All endpoints of a service, in the order of their ids: an id is an index plus one, for the life of the process.
 pub(crate) struct Table {
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) environment: Arc<dyn Environment>,
+    /// Set when the service starts.
+    pub(crate) client: OnceLock<Client>,
 }
 
 impl Table {
@@ -71,16 +87,15 @@ impl Table {
     }
 
     /// Starts the handler of an endpoint on a request that has a [`RequestContext`].
-    pub(crate) fn start(&self, endpoint: &Endpoint, mut request: Request) -> Running {
-        request.extensions_mut().insert(Invocation {
-            endpoint: Arc::clone(&endpoint.descriptor),
-            environment: Arc::clone(&self.environment),
-        });
+    pub(crate) fn start(self: &Arc<Self>, endpoint: &Endpoint, mut request: Request) -> Running {
+        request
+            .extensions_mut()
+            .insert(Invocation { table: Arc::clone(self), endpoint: Arc::clone(&endpoint.descriptor) });
         Running { future: Some(endpoint.handler.call(request)), endpoint: Arc::clone(&endpoint.descriptor) }
     }
 
     /// Answers a request by its method and path, as a gateway with this one service would (SPEC 2).
-    pub(crate) fn answer(&self, mut request: Request) -> impl Future<Output = Response> + Send + use<> {
+    pub(crate) fn answer(self: &Arc<Self>, mut request: Request) -> impl Future<Output = Response> + Send + use<> {
         let found = self.matched(request.method(), request.uri().path());
         let started = found.map(|(endpoint, parameters, head_from_get)| {
             let mut context = request.extensions_mut().remove::<RequestContext>().unwrap_or_default();

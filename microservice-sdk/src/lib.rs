@@ -110,7 +110,7 @@ pub use self::client::{Client, ClientError};
 pub use self::endpoints::{Endpoints, Handlers, Route};
 pub use self::error::{EndpointError, Internal, Problem};
 pub use self::extract::{
-    Claims, Deadline, FromRef, FromRequest, FromRequestParts, Json, Path, Query, RequestInfo, State,
+    Claims, Deadline, FromRef, FromRequest, FromRequestParts, Json, Path, Query, RequestInfo, State, TraceContext,
 };
 pub use self::handler::{Handler, HandlerFuture, Request, Response};
 pub use self::lifecycle::Running;

@@ -67,6 +67,8 @@ impl<S: Send + Sync + 'static> Microservice<S> {
         let board = Board::new(plan.gateways.len());
         let stop = CancellationToken::new();
         let client = Client::new(Arc::clone(&board), Arc::clone(&plan.identity.environment));
+        // A table has one life: a service is consumed by its start.
+        let _ = plan.table.client.set(client.clone());
         let task = tokio::spawn(supervise(plan, Arc::clone(&board), stop.clone()));
         Ok(Running { board, client, stop, task: Some(task) })
     }

@@ -45,6 +45,8 @@ struct Standing {
     started: bool,
     /// Links over which requests come, and calls can go.
     routable: Vec<Handle>,
+    /// Endpoints it refuses, with the reasons.
+    refused: Vec<String>,
 }
 
 impl Board {
@@ -153,16 +155,15 @@ impl LinkState {
                     standing.registered = registered;
                 });
                 tracing::debug!(gateway = %target, node = %welcome.node, "welcomed");
-                let health = *board.health.borrow();
-                if health != HealthStatus::Healthy {
-                    handle.set_health(health, 0);
-                }
+                handle.set_health(*board.health.borrow(), 0);
                 if !registered {
                     self.register(handle, table);
                 }
             }
             ConnectionEvent::EndpointsResult { refused, .. } => self.registered(&refused, handle, table),
             ConnectionEvent::Routable => {
+                // It may have changed since WELCOME, when this link was not yet among those that are told.
+                handle.set_health(*board.health.borrow(), 0);
                 board.change(*place, |standing| standing.routable.push(handle.clone()));
                 self.tell_if_ready(table);
             }
@@ -196,12 +197,17 @@ impl LinkState {
         if !refusals.is_empty() && *on_refused == OnRefused::Fail && !started {
             return self.fail(StartError::Refused { gateway: target.clone(), refusals }, handle);
         }
-        for refusal in &refusals {
+        let before = board.look(*place, |standing| standing.refused.clone());
+        for refusal in refusals.iter().filter(|refusal| !before.contains(refusal)) {
             tracing::warn!(gateway = %target, "refused: {refusal}");
+        }
+        if refusals.len() < before.len() {
+            tracing::info!(gateway = %target, left = refusals.len(), "endpoints that were refused are accepted now");
         }
         board.change(*place, |standing| {
             standing.registered = true;
             standing.started = true;
+            standing.refused = refusals;
         });
         self.tell_if_ready(table);
     }

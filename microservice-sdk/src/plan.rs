@@ -148,9 +148,12 @@ struct Dialled {
     links: u16,
 }
 
-/// The gateways of the code and of the configuration; what is wrong with one is one more mistake.
+/// The gateways of the configuration, or else of the code; connectors of one's own in any case. What is wrong with one is one more mistake.
 fn gateways(parts: &mut ServiceParts, config: &MicroserviceConfig) -> Vec<Dialled> {
-    let coded = std::mem::take(&mut parts.settings.gateways);
+    let mut coded = std::mem::take(&mut parts.settings.gateways);
+    if !config.gateways.is_empty() {
+        coded.retain(|gateway| matches!(gateway.by, Dial::Connector(_)));
+    }
     let all = coded.into_iter().map(dial_coded).chain(config.gateways.iter().map(dial_configured));
     let mut dialled: Vec<Dialled> = Vec::new();
     for gateway in all {

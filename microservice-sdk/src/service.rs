@@ -6,7 +6,7 @@
 use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -134,7 +134,8 @@ impl<S: Send + Sync + 'static> Microservice<S> {
         self.route(Route::new(method, path), handler)
     }
 
-    /// One more gateway to connect to: `tcp://127.0.0.1:5100`. Gateways of the configuration come on top.
+    /// One more gateway to connect to: `tcp://127.0.0.1:5100`. Where microservice.yaml names gateways, those take the place
+    /// of all that are named by URL here.
     #[must_use]
     pub fn gateway(self, url: impl Into<String>) -> Self {
         self.dial(Dial::Url(url.into()))
@@ -289,8 +290,11 @@ impl ServiceParts {
             return Ok(Arc::clone(table));
         }
         self.check()?;
-        let table =
-            Arc::new(Table { endpoints: self.endpoints.clone(), environment: Arc::clone(&self.settings.environment) });
+        let table = Arc::new(Table {
+            endpoints: self.endpoints.clone(),
+            environment: Arc::clone(&self.settings.environment),
+            client: OnceLock::new(),
+        });
         self.table = Some(Arc::clone(&table));
         Ok(table)
     }

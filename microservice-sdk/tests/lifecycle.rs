@@ -8,8 +8,8 @@ use std::time::Duration;
 use fake_gateway::{FakeGateway, text};
 use microservice_sdk::http::StatusCode;
 use microservice_sdk::{
-    Body, Cancellation, Chunks, Deadline, HealthStatus, Microservice, OnRefused, Path, Running, StartError, State,
-    endpoint, endpoints,
+    Body, Cancellation, Chunks, Client, Deadline, HealthStatus, Internal, Microservice, OnRefused, Path, Response,
+    Running, StartError, State, endpoint, endpoints,
 };
 use router_common::frame::{CloseCode, Reason};
 use router_link::CallError;
@@ -99,10 +99,16 @@ async fn left(deadline: Deadline) -> String {
     format!("{:?}", deadline.remaining().map(|left| left.as_secs()))
 }
 
+#[endpoint(GET, "/relay")]
+async fn relay(client: Client) -> Result<Response, Internal> {
+    let request = microservice_sdk::http::Request::get("/further").body(Body::empty())?;
+    Ok(client.call(request).await?)
+}
+
 fn service(stage: Stage) -> Microservice<Stage> {
     Microservice::new("stage", "1.0.0")
         .state(stage)
-        .endpoints(endpoints![hello, wait, detached, later, panics, torn, echo, left])
+        .endpoints(endpoints![hello, wait, detached, later, panics, torn, echo, left, relay])
 }
 
 struct Theatre {
@@ -336,7 +342,11 @@ async fn a_service_calls_others_through_its_gateway() {
     let client = theatre.running.client().timeout(Duration::from_secs(7));
     let request = microservice_sdk::http::Request::get("/other?x=1").body(Body::empty()).unwrap();
     let response = client.call(request).await.unwrap();
-    assert_eq!(text(response).await.unwrap(), "GET /other?x=1 within Some(7)");
+    assert_eq!(text(response).await.unwrap(), "GET /other?x=1 within Some(7), trace None");
+
+    // Within a request, its time and its trace context are passed on.
+    let response = theatre.gateway.request("GET", "/relay", Body::empty(), Some(Duration::from_secs(3))).await.unwrap();
+    assert_eq!(text(response).await.unwrap(), "GET /further within Some(3), trace Some(\"00-trace\")");
 }
 
 #[tokio::test(start_paused = true)]
@@ -370,4 +380,24 @@ endpoints:
     assert_eq!(descriptor.timeout, Some(Duration::from_secs(3)));
     assert_eq!(descriptor.max_request_bytes, Some(1024));
     assert_eq!(descriptor.requiring_claims.len(), 1);
+}
+
+/// The only test that listens to signals, so that it alone is ended by one.
+#[cfg(unix)]
+#[tokio::test]
+async fn sigterm_drains_and_loses_nothing() {
+    let gateway = FakeGateway::start();
+    let (stage, mut heard) = Stage::new();
+    let run = tokio::spawn(service(stage.clone()).connector(gateway.connector()).run());
+    gateway.links(1).await;
+    let asker = gateway.clone();
+    let asked = tokio::spawn(async move { text(asker.get("/wait").await.unwrap()).await });
+    assert_eq!(heard.recv().await.unwrap(), "started");
+
+    let own = std::process::id().to_string();
+    assert!(std::process::Command::new("kill").args(["-TERM", &own]).status().unwrap().success());
+    gateway.peer_draining().await;
+    stage.go.add_permits(1);
+    assert_eq!(asked.await.unwrap().unwrap(), "played");
+    run.await.unwrap().unwrap();
 }

@@ -68,6 +68,9 @@ pub const FAIR_CHUNK_BYTES: usize = 16 * 1024;
 /// What an application may put into a stream's send queue beyond its credit, in bytes, so that the link never idles
 /// between a WINDOW and the next poll of the application.
 pub const SEND_AHEAD_BYTES: usize = 64 * 1024;
+/// Most that an application may have in a stream's send queue, in bytes, however much credit the peer gives: a peer that
+/// grants everything and takes nothing fills no memory here.
+pub const SEND_QUEUE_BYTES: usize = 128 * 1024;
 
 /// Requests that may be in flight on an instance.
 pub const LEASE: u32 = 1024;

@@ -19,6 +19,7 @@ mod inbound;
 pub mod lease;
 mod liveness;
 mod outbound;
+mod pieces;
 mod proof;
 mod registration;
 mod scheduler;
@@ -65,7 +66,7 @@ enum Role {
 enum State {
     Handshake(Box<Handshake>),
     Established,
-    /// CLOSE is queued, and nothing else.
+    /// CLOSE is queued, behind outcomes of streams and nothing else.
     Closing(Closed),
     Closed(Closed),
 }
@@ -79,6 +80,8 @@ pub struct Session {
     /// What the peer receives.
     peer: ReceiveLimits,
     handshake_ends: Instant,
+    /// The latest time that was given: what a reader who has no clock reads at.
+    clock: Instant,
 
     streams: Slab<Stream>,
     /// Streams that are not Done, by wire id.
@@ -88,6 +91,8 @@ pub struct Session {
     next_id: u64,
     /// The highest id the peer has opened.
     last_peer_id: StreamId,
+    /// The highest of them that went to a handler; higher ones were refused.
+    last_accepted: StreamId,
     /// Streams opened here, and by the peer, that are not Done.
     opened: usize,
     accepted: usize,
@@ -137,6 +142,7 @@ impl Session {
             state: State::Handshake(Box::new(handshake)),
             peer: ReceiveLimits::default(),
             handshake_ends: now + common.timers.handshake,
+            clock: now,
             streams: Slab::new(),
             by_id: FxHashMap::default(),
             generation: 0,
@@ -145,6 +151,7 @@ impl Session {
                 Role::Service => 1,
             },
             last_peer_id: StreamId::CONNECTION,
+            last_accepted: StreamId::CONNECTION,
             opened: 0,
             accepted: 0,
             send_credit: SendCredit::new(0),
@@ -200,6 +207,7 @@ impl Session {
     /// # Errors
     /// When the peer broke the protocol. CLOSE is then queued already: keep polling until [`Output::Closed`].
     pub fn handle_frame(&mut self, frame: Frame, now: Instant) -> Result<(), ProtocolError> {
+        self.clock = now;
         let result = match &self.state {
             State::Handshake(_) => self.on_handshake(frame, now),
             State::Established => self.on_established(frame, now),
@@ -231,6 +239,7 @@ impl Session {
 
     /// Time has passed: at the latest when [`Output::Idle`] said.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.clock = now;
         match &self.state {
             State::Handshake(_) if now >= self.handshake_ends => {
                 self.close(CloseCode::HandshakeTimeout, "the handshake took too long".to_owned());
@@ -306,8 +315,7 @@ impl Session {
     /// Service: tells the gateway the lease's present limit.
     pub fn announce_lease(&mut self) {
         if self.is_established() {
-            let (generation, limit) = (self.inbound_lease.generation(), self.inbound_lease.limit());
-            self.scheduler.control(Frame::Lease(LeaseUpdate { generation, limit }));
+            self.scheduler.lease = true;
         }
     }
 
@@ -326,20 +334,30 @@ impl Session {
             return;
         }
         let text = bounded_text(text);
-        self.scheduler.clear();
-        let last = self.last_peer_id;
+        match code {
+            // It takes nothing: what is queued is what it did not take.
+            CloseCode::Overload => self.scheduler.clear(),
+            _ => self.scheduler.clear_but_outcomes(),
+        }
+        let last = self.last_accepted;
         self.scheduler.control(Frame::Close(Box::new(Close { code, last, text: text.clone() })));
         self.end(Closed { by: ClosedBy::Local, code, text }, None);
     }
 
     /// The next event alone, for a driver whose link takes no more frames now.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front()?;
+        if let Event::Stream(key) = &event
+            && let Some(stream) = self.stream(*key)
+        {
+            stream.notified = false;
+        }
+        Some(event)
     }
 
     /// What to do next. Call until it says [`Output::Idle`] or [`Output::Closed`].
     pub fn poll(&mut self) -> Output {
-        if let Some(event) = self.events.pop_front() {
+        if let Some(event) = self.poll_event() {
             return Output::Event(event);
         }
         if let Some(frame) = self.next_frame() {
@@ -381,6 +399,10 @@ impl Session {
         if let Some(sequence) = self.scheduler.ack.take() {
             return Some(Frame::HeartbeatAck(HeartbeatAck { sequence }));
         }
+        if std::mem::take(&mut self.scheduler.lease) {
+            let (generation, limit) = (self.inbound_lease.generation(), self.inbound_lease.limit());
+            return Some(Frame::Lease(LeaseUpdate { generation, limit }));
+        }
         if std::mem::take(&mut self.scheduler.connection_window) {
             let bytes = self.receive_window.settle();
             return Some(Frame::Window(StreamId::CONNECTION, crate::frame::Window { bytes }));
@@ -410,7 +432,10 @@ impl Session {
             let Some(stream) = self.streams.get_mut(slot as usize) else { continue };
             let unseen = match (stream.side, stream.wire, stream.id) {
                 (Side::Opener, Wire::Unsent, _) => true,
-                (Side::Opener, Wire::Live, Some(id)) => accepted.is_some_and(|last| id > last),
+                // What was answered was seen, whatever the peer says.
+                (Side::Opener, Wire::Live, Some(id)) => {
+                    !stream.receive.answered && accepted.is_some_and(|last| id > last)
+                }
                 _ => false,
             };
             stream.fail(if unseen { StreamFailure::Unseen } else { StreamFailure::Lost });
@@ -427,6 +452,7 @@ impl Session {
 
     fn check_drained(&mut self) {
         if self.accepted == 0
+            && self.is_established()
             && let Drain::Agreed { reported, .. } = &mut self.drain
             && !std::mem::replace(reported, true)
         {
@@ -459,8 +485,9 @@ impl Session {
 
     /// Somebody may wait for this stream.
     fn notify(&mut self, slot: u32) {
-        if self.streams.get(slot as usize).is_some_and(|stream| !stream.released) {
-            let key = self.key(slot);
+        let Some(stream) = self.streams.get_mut(slot as usize) else { return };
+        if !stream.released && !std::mem::replace(&mut stream.notified, true) {
+            let key = StreamKey { index: slot, generation: stream.generation };
             self.events.push_back(Event::Stream(key));
         }
     }
@@ -505,7 +532,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let buffered = self.streams.iter().map(|(_, stream)| stream.receive.buffered).sum();
+        let buffered = self.streams.iter().map(|(_, stream)| stream.receive.queue.len()).sum();
         self.common.budget.sub(buffered);
     }
 }
@@ -535,8 +562,9 @@ impl Session {
             if !stream.receive.window.is_sound() {
                 return Err(format!("stream {slot} window {:?}", stream.receive.window));
             }
-            if stream.receive.buffered > limits::STREAM_WINDOW_MAX as usize {
-                return Err(format!("stream {slot} buffers {}", stream.receive.buffered));
+            let most = limits::STREAM_WINDOW_MAX.max(self.common.limits.stream_window) as usize;
+            if stream.receive.queue.len() > most {
+                return Err(format!("stream {slot} buffers {}", stream.receive.queue.len()));
             }
             if stream.wire == Wire::Done && stream.permit.is_some() {
                 return Err(format!("stream {slot} is done and holds its lease"));

@@ -123,7 +123,7 @@ fn receive_limits() -> impl Strategy<Value = ReceiveLimits> {
 }
 
 fn hello() -> impl Strategy<Value = Hello> {
-    let instance = (token(), "[0-9]\\.[0-9]{1,3}\\.[0-9](-rc\\.[1-9])?", token(), "[A-Za-z0-9._-]{1,60}");
+    let instance = (token(), "[0-9]\\.(0|[1-9][0-9]{0,2})\\.[0-9](-rc\\.[1-9])?", token(), "[A-Za-z0-9._-]{1,60}");
     let link = any::<([u8; 16], u16, u16, [u8; 32], u32)>();
     let offers = (vec(any::<u16>(), 0..8), vec(token(), 0..8), proptest::option::of(token()), receive_limits());
     (instance, link, offers).prop_map(|((service, version, region, id), link, offers)| {
@@ -170,7 +170,7 @@ fn endpoint_id() -> impl Strategy<Value = EndpointId> {
 }
 
 fn descriptor() -> impl Strategy<Value = EndpointDescriptor> {
-    let path = "(/[a-z]{1,8}){0,4}/\\{[a-z]{1,5}\\}(/|/\\{\\*rest\\})?";
+    let path = "(/[a-z]{1,8}){0,4}/\\{p[a-z]{0,4}\\}(/|/\\{\\*rest\\})?";
     let method = prop_oneof![Just(Method::GET), Just(Method::POST), Just(Method::DELETE)];
     let texts = proptest::option::of("\\PC{0,40}");
     let claim = (token(), vec(token(), 0..3)).prop_map(|(kind, any_of)| ClaimRequirement { kind, any_of });

@@ -5,6 +5,7 @@
 //! protocol.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -13,7 +14,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, Method};
 use router_common::codec::{FrameDecoder, PREFACE, flags, kind};
 use router_common::endpoint::{EndpointDescriptor, EndpointId};
-use router_common::frame::{Frame, Hello, Reason};
+use router_common::frame::{CloseCode, Frame, Hello, Reason};
 use router_common::head::{RequestHead, RequestParts, ResponseHead, Trailers};
 use router_common::identity::Identity;
 use router_common::session::lease::Lease;
@@ -141,6 +142,34 @@ fn proofs_follow_the_formula_of_the_document() {
         assert_eq!(prove(b"stella/1 service", &["hello", "challenge"]), vector["service_proof"], "{name}");
         assert_eq!(prove(b"stella/1 gateway", &["hello", "challenge", "proof"]), vector["gateway_proof"], "{name}");
     }
+}
+
+#[test]
+fn the_worked_example_of_the_document_is_the_golden_session() {
+    let document = document();
+    let (_, example) = document.split_once("## Appendix A").expect("the worked example");
+    let digits: String = example.chars().filter(|c| !c.is_whitespace()).collect();
+    let golden = vectors::read();
+    let mut from = 0;
+    for step in list(&golden, "session") {
+        let hex = step["hex"].as_str().expect("hex");
+        let at = digits[from..].find(hex);
+        from += at.unwrap_or_else(|| panic!("{} is not shown, or not in its place: {hex}", step["note"])) + hex.len();
+    }
+}
+
+#[test]
+fn the_document_lists_every_reason_and_code_by_its_number() {
+    let document = document();
+    let reasons = Reason::ALL.iter().map(|reason| (u8::from(*reason), reason.as_str()));
+    for (number, name) in reasons.chain(CloseCode::ALL.iter().map(|code| (u8::from(*code), code.as_str()))) {
+        assert!(document.contains(&format!("\n| {number} | {name} |")), "{number} {name}");
+    }
+}
+
+fn document() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/PROTOCOL.md");
+    std::fs::read_to_string(path).expect("docs/PROTOCOL.md")
 }
 
 /// The whole file, made by this implementation.
@@ -383,7 +412,7 @@ fn session() -> Vec<Value> {
     // The service leaves: drain, then close.
     pair.service.drain(pair.now);
     pair.run();
-    pair.service.close(router_common::frame::CloseCode::Normal, String::new());
+    pair.service.close(CloseCode::Normal, String::new());
     pair.run();
 
     let step = |(from, frame): &(&str, Frame)| json!({ "from": from, "note": frame.name(), "hex": to_hex(&encoded(frame)), "frame": describe::frame(frame) });

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::uri::Authority;
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use router_common::endpoint::EndpointDescriptor;
 use router_common::head::Scheme;
 use router_link::{Cancellation, Environment, RequestContext};
 
 use super::{FromRequestParts, Parts};
+use crate::client::Client;
 use crate::dispatch::Invocation;
 use crate::error::Problem;
 
@@ -93,7 +94,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Deadline {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let environment = Arc::clone(&invocation(parts)?.environment);
+        let environment = Arc::clone(invocation(parts)?.environment());
         Ok(Self { at: parts.extensions.get::<RequestContext>().and_then(|context| context.deadline), environment })
     }
 }
@@ -137,7 +138,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Claims {
 /// The endpoint that was matched, and how the request came.
 #[derive(Debug, Clone)]
 pub struct RequestInfo {
-    endpoint: Arc<EndpointDescriptor>,
+    invocation: Invocation,
     context: RequestContext,
 }
 
@@ -145,7 +146,7 @@ impl RequestInfo {
     /// The endpoint as it was registered, overrides of microservice.yaml applied.
     #[must_use]
     pub fn endpoint(&self) -> &EndpointDescriptor {
-        &self.endpoint
+        self.invocation.endpoint()
     }
 
     /// The client's address, as the gateway saw it.
@@ -177,8 +178,71 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestInfo {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let endpoint = Arc::clone(&invocation(parts)?.endpoint);
-        Ok(Self { endpoint, context: parts.extensions.get::<RequestContext>().cloned().unwrap_or_default() })
+        let invocation = invocation(parts)?.clone();
+        Ok(Self { invocation, context: parts.extensions.get::<RequestContext>().cloned().unwrap_or_default() })
+    }
+}
+
+/// The W3C trace context of the request: what belongs into the requests that follow from it, and into logs.
+#[derive(Debug, Clone, Default)]
+pub struct TraceContext {
+    parent: Option<HeaderValue>,
+    state: Option<HeaderValue>,
+}
+
+impl TraceContext {
+    const PARENT: HeaderName = HeaderName::from_static("traceparent");
+    const STATE: HeaderName = HeaderName::from_static("tracestate");
+
+    fn of(headers: &HeaderMap) -> Self {
+        Self { parent: headers.get(Self::PARENT).cloned(), state: headers.get(Self::STATE).cloned() }
+    }
+
+    /// `traceparent`, if the request has one.
+    #[must_use]
+    pub fn parent(&self) -> Option<&str> {
+        self.parent.as_ref()?.to_str().ok()
+    }
+
+    /// `tracestate`, if the request has one.
+    #[must_use]
+    pub fn state(&self) -> Option<&str> {
+        self.state.as_ref()?.to_str().ok()
+    }
+
+    /// Puts it into a request that has none of its own.
+    pub fn pass_on(&self, headers: &mut HeaderMap) {
+        if headers.contains_key(Self::PARENT) {
+            return;
+        }
+        if let Some(parent) = &self.parent {
+            headers.insert(Self::PARENT, parent.clone());
+            if let Some(state) = &self.state {
+                headers.insert(Self::STATE, state.clone());
+            }
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for TraceContext {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::of(&parts.headers))
+    }
+}
+
+/// The way to other services, within this request: its calls get what is left of the request's time, and carry its trace
+/// context.
+impl<S: Send + Sync> FromRequestParts<S> for Client {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let Some(client) = invocation(parts)?.client() else {
+            return Err(Problem::misuse("`Client` needs a service that is connected, and this one is asked directly"));
+        };
+        let deadline = parts.extensions.get::<RequestContext>().and_then(|context| context.deadline);
+        Ok(client.within(deadline, TraceContext::of(&parts.headers)))
     }
 }
 

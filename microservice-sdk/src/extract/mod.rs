@@ -16,7 +16,7 @@ use std::future::Future;
 
 pub use http::request::Parts;
 
-pub use self::head::{Claims, Deadline, RequestInfo};
+pub use self::head::{Claims, Deadline, RequestInfo, TraceContext};
 pub use self::json::Json;
 pub use self::path::Path;
 pub use self::query::Query;
@@ -31,7 +31,7 @@ use crate::response::IntoResponse;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be taken from the head of a request",
     label = "not an extractor for this place",
-    note = "extractors of the head: `Path`, `Query`, `State`, `HeaderMap`, `Method`, `Uri`, `Deadline`, `Cancellation`, `Claims`, `RequestInfo`, or your own `impl<S: Send + Sync> FromRequestParts<S> for ..`",
+    note = "extractors of the head: `Path`, `Query`, `State`, `HeaderMap`, `Method`, `Uri`, `Deadline`, `Cancellation`, `Claims`, `TraceContext`, `Client`, `RequestInfo`, or your own `impl<S: Send + Sync> FromRequestParts<S> for ..`",
     note = "what reads the body (`Json`, `Bytes`, `String`, `Body`, `Request`) must be the last argument"
 )]
 pub trait FromRequestParts<S>: Sized {
@@ -50,7 +50,7 @@ pub trait FromRequestParts<S>: Sized {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be taken from a request",
     label = "not an extractor",
-    note = "extractors: `Json`, `Bytes`, `String`, `Body`, `Request` (last argument); `Path`, `Query`, `State`, `HeaderMap`, `Method`, `Uri`, `Deadline`, `Cancellation`, `Claims`, `RequestInfo` (anywhere)",
+    note = "extractors: `Json`, `Bytes`, `String`, `Body`, `Request` (last argument); `Path`, `Query`, `State`, `HeaderMap`, `Method`, `Uri`, `Deadline`, `Cancellation`, `Claims`, `TraceContext`, `Client`, `RequestInfo` (anywhere)",
     note = "`Json<T>` and `Query<T>` need `T: serde::de::DeserializeOwned`; an extractor of your own is `impl<S: Send + Sync> FromRequest<S> for ..`"
 )]
 pub trait FromRequest<S, M = private::ViaRequest>: Sized {

@@ -34,7 +34,7 @@ where
         };
         let mut values = Vec::new();
         let target = parts.uri.path();
-        for (name, raw) in invocation.endpoint.path.parameters().zip(context.parameters.values(target)) {
+        for (name, raw) in invocation.endpoint().path.parameters().zip(context.parameters.values(target)) {
             let text = decode_parameter(raw).map_err(|error| rejection(format!("`{name}`: {error}")))?;
             values.push(Named { name: Cow::Borrowed(name), texts: Texts::One(text) });
         }

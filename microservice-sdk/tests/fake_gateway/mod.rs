@@ -117,7 +117,8 @@ impl FakeGateway {
             state.endpoints.iter().find_map(fits).expect("an endpoint that was registered")
         };
         let deadline = timeout.map(|timeout| SystemEnvironment.now() + timeout);
-        let request = Request::builder().method(method).uri(target).body(body).unwrap();
+        let request =
+            Request::builder().method(method).uri(target).header("traceparent", "00-trace").body(body).unwrap();
         self.send(request, Call { endpoint: Some(id), parameters, deadline, ..Call::default() }).await
     }
 
@@ -223,7 +224,8 @@ impl Application for Desk {
     fn request(&mut self, request: Request<Body>, responder: Responder) {
         let context = request.extensions().get::<RequestContext>().unwrap();
         let left = context.deadline.map(|at| at.saturating_duration_since(SystemEnvironment.now()).as_secs());
-        let answer = format!("{} {} within {left:?}", request.method(), request.uri());
+        let trace = request.headers().get("traceparent");
+        let answer = format!("{} {} within {left:?}, trace {trace:?}", request.method(), request.uri());
         tokio::spawn(responder.respond(Response::new(answer.into())));
     }
 }

@@ -64,7 +64,7 @@ impl ReceiveWindow {
     /// `bytes` were taken. Returns whether enough is owed that it is worth a WINDOW frame.
     pub(super) const fn take(&mut self, bytes: usize) -> bool {
         self.owed = self.owed.saturating_add(bytes as u32);
-        self.owed >= self.size / 2
+        self.owed > 0 && self.owed >= self.size / 2
     }
 
     /// The reader has taken everything there was: double the window, up to its bound.

@@ -80,7 +80,6 @@ fn refuse(code: CloseCode, text: impl Into<String>) -> ProtocolError {
 impl Session {
     pub(super) fn on_handshake(&mut self, frame: Frame, now: Instant) -> Result<(), ProtocolError> {
         let frame = match frame {
-            Frame::Ignorable { .. } => return Ok(()),
             Frame::Close(close) => {
                 self.on_close(*close);
                 return Ok(());

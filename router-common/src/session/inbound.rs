@@ -5,6 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::event::{Event, ProtocolError, StreamFailure};
+use super::outbound::TUNNEL_STATUS;
 use super::registration::{self, Part};
 use super::stream::{ReceiveState, Received, Side, Stream, Wire};
 use super::{Drain, Role, Session};
@@ -71,6 +72,10 @@ impl Session {
             self.refuse_request(id, Reason::ProtocolError, "the head has an extension that is not known here");
             return Ok(());
         }
+        if tunnel && head.tunnel_protocol().is_none() {
+            self.refuse_request(id, Reason::ProtocolError, "a tunnel without a protocol");
+            return Ok(());
+        }
         let Some(permit) = self.inbound_lease.try_acquire() else {
             self.refuse_request(id, Reason::Refused, "the lease is used up");
             return Ok(());
@@ -89,6 +94,7 @@ impl Session {
             self.cancel(key, Reason::ProtocolError, "the body does not have the length that its head says");
             return Ok(());
         }
+        self.last_accepted = id;
         let key = self.key(slot);
         self.events.push_back(Event::Request(key, Box::new(head)));
         Ok(())
@@ -112,9 +118,11 @@ impl Session {
         if std::mem::replace(&mut stream.receive.answered, true) {
             return Err(ProtocolError::new(format!("a second RESPONSE on stream {id}")));
         }
-        if tunnel && !stream.send.tunnel {
-            return Err(ProtocolError::new(format!("RESPONSE makes stream {id} a tunnel, which nobody asked for")));
+        if tunnel && !(stream.send.tunnel && head.status() == TUNNEL_STATUS) {
+            return Err(ProtocolError::new(format!("RESPONSE makes stream {id} a tunnel, which it cannot be")));
         }
+        // A tunnel that is not accepted is an ordinary exchange.
+        stream.send.tunnel = tunnel;
         if head.unknown_extension().is_some() {
             stream.fail(StreamFailure::Cancelled {
                 reason: Reason::ProtocolError,
@@ -188,12 +196,13 @@ impl Session {
     /// Charges a stream's window and keeps the bytes, unless nobody will read them.
     fn take_in(&mut self, slot: u32, bytes: Bytes, end: bool, now: Instant) -> Result<Received, ProtocolError> {
         let stream = &mut self.streams[slot as usize];
+        stream.receive.window.receive(bytes.len())?;
         if stream.released || matches!(stream.receive.state, ReceiveState::Failed(_)) {
             return Ok(Received::Kept);
         }
-        let before = stream.receive.buffered;
-        let received = stream.receive(bytes, end, now)?;
-        let added = stream.receive.buffered - before;
+        let before = stream.receive.queue.len();
+        let received = stream.receive(bytes, end, now);
+        let added = stream.receive.queue.len() - before;
         self.common.budget.add(added);
         if added > 0 && self.common.budget.is_exceeded() {
             self.relieve();
@@ -228,15 +237,13 @@ impl Session {
         let Some(slot) = self.known(id, "CANCEL")? else { return Ok(()) };
         let stream = &mut self.streams[slot as usize];
         let Cancel { reason, text } = cancel;
-        let refused = reason == Reason::Refused && !stream.receive.answered;
-        match stream.side {
-            Side::Opener if refused => stream.fail(StreamFailure::Unseen),
-            Side::Opener | Side::Responder => {
-                stream.fail(StreamFailure::Cancelled { reason, text: bounded_text(text) });
-            }
-        }
+        let failure = match stream.side {
+            Side::Opener if reason == Reason::Refused && !stream.receive.answered => StreamFailure::Unseen,
+            Side::Opener | Side::Responder => StreamFailure::Cancelled { reason, text: bounded_text(text) },
+        };
         match (stream.side, stream.wire) {
             (Side::Opener, _) => {
+                stream.fail(failure);
                 self.notify(slot);
                 self.finish_wire(slot);
             }
@@ -244,7 +251,7 @@ impl Session {
                 stream.wire = Wire::Owing;
                 stream.send.clear();
                 // Whoever still reads sees the cancellation, not the rest.
-                stream.receive.state = ReceiveState::Failed(StreamFailure::Cancelled { reason, text: String::new() });
+                stream.receive.state = ReceiveState::Failed(failure);
                 let released = stream.released;
                 self.discard(slot);
                 if released {
@@ -310,8 +317,11 @@ impl Session {
                 }
             }
             (DrainPhase::Final, _) => {
-                self.peer_draining = true;
-                self.fail_opened(|stream| stream.wire == Wire::Unsent || stream.id.is_some_and(|id| id > drain.last));
+                let above = |id| id > drain.last;
+                self.fail_opened(|s| s.wire == Wire::Unsent || !s.receive.answered && s.id.is_some_and(above));
+                if !std::mem::replace(&mut self.peer_draining, true) {
+                    self.events.push_back(Event::PeerDraining);
+                }
             }
             (DrainPhase::Ack, Drain::Asked { .. }) => self.agree_drain(drain.last),
             // The peer's answer crossed our DRAIN(final).

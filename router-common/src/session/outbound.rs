@@ -12,6 +12,8 @@ use crate::limits;
 
 /// Length of the field before a head in REQUEST and RESPONSE.
 const HEAD_PREFIX: usize = 2;
+/// The status of a response that accepts a tunnel.
+pub(super) const TUNNEL_STATUS: u16 = 200;
 
 impl Session {
     /// Opens a stream. It gets its id, and becomes visible to the peer, when its REQUEST is polled.
@@ -38,13 +40,14 @@ impl Session {
         stream.send.head = Some(Head::Request(head));
         stream.send.begun = true;
         stream.send.tunnel = tunnel;
-        stream.send.push(body);
+        stream.send.queue.push(body);
         stream.send.finished = end;
         self.schedule(slot);
         Ok(self.key(slot))
     }
 
-    /// Answers a stream that the peer opened. Once; `end`: `body` is all of it.
+    /// Answers a stream that the peer opened. Once; `end`: `body` is all of it; `tunnel`: accept the tunnel, which takes
+    /// a 200 to a request that asked for one, and is an ordinary answer otherwise.
     ///
     /// # Errors
     /// When the stream was cancelled or is answered already.
@@ -60,10 +63,10 @@ impl Session {
         if stream.side != Side::Responder || stream.wire != Wire::Live || stream.send.begun {
             return Err(StreamClosed);
         }
+        stream.send.tunnel &= tunnel && head.status() == TUNNEL_STATUS;
         stream.send.head = Some(Head::Response(head));
         stream.send.begun = true;
-        stream.send.tunnel = tunnel;
-        stream.send.push(body);
+        stream.send.queue.push(body);
         stream.send.finished = end;
         self.schedule(key.index);
         Ok(())
@@ -86,7 +89,7 @@ impl Session {
     /// When nothing can be sent on the stream any more.
     pub fn send_data(&mut self, key: StreamKey, bytes: Bytes) -> Result<(), StreamClosed> {
         let stream = self.stream(key).filter(|stream| !stream.is_send_closed() && stream.send.begun);
-        stream.ok_or(StreamClosed)?.send.push(bytes);
+        stream.ok_or(StreamClosed)?.send.queue.push(bytes);
         self.schedule(key.index);
         Ok(())
     }
@@ -100,7 +103,7 @@ impl Session {
         let send = &mut stream.ok_or(StreamClosed)?.send;
         send.finished = true;
         // A tunnel has no trailers.
-        send.trailers = trailers.filter(|_| !send.tunnel);
+        send.trailers = trailers.filter(|_| !send.tunnel).map(Box::new);
         self.schedule(key.index);
         Ok(())
     }
@@ -112,8 +115,9 @@ impl Session {
 
     /// The next piece of the body that the peer sends. Taking a piece returns its credit.
     pub fn read(&mut self, key: StreamKey) -> Read {
+        let now = self.clock;
         let Some(stream) = self.stream(key) else { return Read::Failed(StreamFailure::Closed) };
-        let read = stream.read();
+        let read = stream.read(now);
         if let Read::Data(bytes) = &read {
             let receive = &mut stream.receive;
             let more_may_come = stream.wire == Wire::Live && matches!(receive.state, ReceiveState::Open);
@@ -167,11 +171,10 @@ impl Session {
         }
         match (stream.side, stream.wire) {
             (Side::Opener, Wire::Unsent | Wire::Live) => self.cancel(key, Reason::ClientDisconnected, ""),
-            (Side::Responder, Wire::Live) if !stream.send.finished => self.cancel(key, Reason::HandlerFailed, ""),
-            (Side::Responder, Wire::Owing) => {
+            (Side::Responder, Wire::Live | Wire::Owing) if !stream.send.finished || stream.wire == Wire::Owing => {
                 let reason = match &stream.receive.state {
                     ReceiveState::Failed(StreamFailure::Cancelled { reason, .. }) => *reason,
-                    _ => Reason::ClientDisconnected,
+                    _ => Reason::HandlerFailed,
                 };
                 self.cancel(key, reason, "");
             }
@@ -259,8 +262,8 @@ impl Session {
         match (head, side, trailers) {
             (Some(Head::Request(head)), ..) => Frame::Request(Request { stream: id, head, body, end, tunnel }),
             (Some(Head::Response(head)), ..) => Frame::Response(Response { stream: id, head, body, end, tunnel }),
-            (None, Side::Opener, Some(trailers)) => Frame::RequestData(data(DataPayload::Trailers(trailers))),
-            (None, Side::Responder, Some(trailers)) => Frame::ResponseData(data(DataPayload::Trailers(trailers))),
+            (None, Side::Opener, Some(trailers)) => Frame::RequestData(data(DataPayload::Trailers(*trailers))),
+            (None, Side::Responder, Some(trailers)) => Frame::ResponseData(data(DataPayload::Trailers(*trailers))),
             (None, Side::Opener, None) => Frame::RequestData(data(DataPayload::Bytes { bytes: body, end })),
             (None, Side::Responder, None) => Frame::ResponseData(data(DataPayload::Bytes { bytes: body, end })),
         }
@@ -276,7 +279,7 @@ const fn head_bytes(head: &Head) -> usize {
 
 /// The next piece of a body, whether it is the last thing sent, and the trailers if they are what is sent. Trailers go
 /// in a frame of their own, after a head and after all data.
-fn take_body(send: &mut SendHalf, most: usize, headless: bool) -> (Bytes, bool, Option<Trailers>) {
+fn take_body(send: &mut SendHalf, most: usize, headless: bool) -> (Bytes, bool, Option<Box<Trailers>>) {
     if headless && send.finished && send.queue.is_empty() && send.trailers.is_some() {
         send.ended = true;
         return (Bytes::new(), true, send.trailers.take());

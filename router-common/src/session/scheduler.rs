@@ -15,6 +15,8 @@ pub(super) struct Scheduler {
     control: VecDeque<Frame>,
     /// The last heartbeat that waits for its answer: an answer covers all before it.
     pub(super) ack: Option<u64>,
+    /// A LEASE is due: the newest tells all.
+    pub(super) lease: bool,
     /// The link's WINDOW is due.
     pub(super) connection_window: bool,
     /// Streams whose WINDOW is due, each once.
@@ -55,6 +57,14 @@ impl Scheduler {
     /// Forgets all but what is queued after this.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
+    }
+
+    /// Likewise, except for the CANCELs: they are outcomes of streams, and a refusal among them lets a request go
+    /// elsewhere that would otherwise count as lost.
+    pub(super) fn clear_but_outcomes(&mut self) {
+        let mut control = std::mem::take(&mut self.control);
+        control.retain(|frame| matches!(frame, Frame::Cancel(..)));
+        *self = Self { control, ..Self::default() };
     }
 
     /// Puts a stream into the ring it wants. `live` tells which entries still name a stream, of which there are `count`.

@@ -16,21 +16,17 @@
 //! The opener's slot of the lease is freed in Done, and by nothing earlier. A stream is forgotten when it is Done *and*
 //! its application has released it.
 
-use std::collections::VecDeque;
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::event::{Read, ReadHead, StreamFailure};
-use super::flow::{FlowError, ReceiveWindow, SendCredit};
+use super::flow::{ReceiveWindow, SendCredit};
 use super::lease::Permit;
+use super::pieces::Pieces;
 use crate::frame::StreamId;
 use crate::head::{RequestHead, ResponseHead, Trailers};
 use crate::limits;
-
-/// Pieces below this size are copied out of the frame they came in, so that a small piece that waits for a slow reader
-/// does not hold a whole read buffer.
-const COPY_BELOW: usize = 4 * 1024;
 
 /// Where a stream stands on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,10 +62,10 @@ pub(super) struct SendHalf {
     pub(super) head: Option<Head>,
     /// The head was given (and perhaps sent): data may follow.
     pub(super) begun: bool,
+    /// Both ways are opaque: asked for with REQUEST, and kept by a RESPONSE that accepts.
     pub(super) tunnel: bool,
-    pub(super) queue: VecDeque<Bytes>,
-    pub(super) queued: usize,
-    pub(super) trailers: Option<Trailers>,
+    pub(super) queue: Pieces,
+    pub(super) trailers: Option<Box<Trailers>>,
     /// The application has given everything.
     pub(super) finished: bool,
     /// END_STREAM has been sent.
@@ -78,32 +74,22 @@ pub(super) struct SendHalf {
 }
 
 impl SendHalf {
-    pub(super) fn push(&mut self, bytes: Bytes) {
-        if !bytes.is_empty() {
-            self.queued += bytes.len();
-            self.queue.push_back(bytes);
-        }
-    }
-
     /// Forgets what was not sent.
     pub(super) fn clear(&mut self) {
         self.head = None;
-        self.queue = VecDeque::new();
-        self.queued = 0;
+        self.queue.clear();
         self.trailers = None;
     }
 
     /// How many bytes the application may add now.
     pub(super) fn capacity(&self) -> usize {
-        (self.credit.available() + limits::SEND_AHEAD_BYTES).saturating_sub(self.queued)
+        let most = (self.credit.available() + limits::SEND_AHEAD_BYTES).min(limits::SEND_QUEUE_BYTES);
+        most.saturating_sub(self.queue.len())
     }
 
     /// A piece of at most `most` bytes, which the credit allows; empty if nothing waits.
     pub(super) fn take(&mut self, most: usize) -> Bytes {
-        let Some(front) = self.queue.front_mut() else { return Bytes::new() };
-        let most = most.min(self.credit.available());
-        let piece = if front.len() <= most { self.queue.pop_front().unwrap_or_default() } else { front.split_to(most) };
-        self.queued -= piece.len();
+        let piece = self.queue.take(most.min(self.credit.available()));
         self.credit.spend(piece.len());
         piece
     }
@@ -132,16 +118,15 @@ pub(super) struct ReceiveHalf {
     pub(super) head: Option<ResponseHead>,
     /// RESPONSE has arrived.
     pub(super) answered: bool,
-    pub(super) queue: VecDeque<Bytes>,
-    pub(super) buffered: usize,
-    pub(super) trailers: Option<Trailers>,
+    pub(super) queue: Pieces,
+    pub(super) trailers: Option<Box<Trailers>>,
     pub(super) window: ReceiveWindow,
     /// A WINDOW frame for this stream waits in the scheduler.
     pub(super) window_queued: bool,
     /// Bytes the head promised, and bytes that came.
     pub(super) expected: Option<u64>,
     pub(super) received: u64,
-    /// Since when unread bytes wait.
+    /// Since when bytes wait and nobody has read any.
     pub(super) waiting_since: Option<Instant>,
 }
 
@@ -161,6 +146,8 @@ pub(super) struct Stream {
     pub(super) head_request: bool,
     /// It stands in one of the scheduler's rings.
     pub(super) scheduled: bool,
+    /// An event that tells of it waits to be polled.
+    pub(super) notified: bool,
     /// The application has let go.
     pub(super) released: bool,
 }
@@ -176,8 +163,7 @@ impl Stream {
                 head: None,
                 begun: false,
                 tunnel: false,
-                queue: VecDeque::new(),
-                queued: 0,
+                queue: Pieces::default(),
                 trailers: None,
                 finished: false,
                 ended: false,
@@ -187,8 +173,7 @@ impl Stream {
                 state: ReceiveState::Open,
                 head: None,
                 answered: false,
-                queue: VecDeque::new(),
-                buffered: 0,
+                queue: Pieces::default(),
                 trailers: None,
                 window,
                 window_queued: false,
@@ -199,6 +184,7 @@ impl Stream {
             permit: None,
             head_request: false,
             scheduled: false,
+            notified: false,
             released: false,
         }
     }
@@ -213,10 +199,9 @@ impl Stream {
         self.wire == Wire::Done && self.released
     }
 
-    /// Body bytes and perhaps the end arrive. The caller has charged the link's credit.
-    pub(super) fn receive(&mut self, bytes: Bytes, end: bool, now: Instant) -> Result<Received, FlowError> {
+    /// Body bytes and perhaps the end arrive. The caller has charged them.
+    pub(super) fn receive(&mut self, bytes: Bytes, end: bool, now: Instant) -> Received {
         let receive = &mut self.receive;
-        receive.window.receive(bytes.len())?;
         receive.received += bytes.len() as u64;
         let wrong_length = receive.expected.is_some_and(|expected| match end {
             true => expected != receive.received,
@@ -224,19 +209,17 @@ impl Stream {
         });
         if wrong_length {
             self.fail(StreamFailure::Length);
-            return Ok(Received::WrongLength);
+            return Received::WrongLength;
         }
         if !bytes.is_empty() {
-            receive.buffered += bytes.len();
             receive.waiting_since.get_or_insert(now);
-            // What ends the message is read at once by whoever waits for it; what may wait is copied if it is small.
-            let keep = end || bytes.len() >= COPY_BELOW;
-            receive.queue.push_back(if keep { bytes } else { Bytes::copy_from_slice(&bytes) });
+            // What ends the message is read at once by whoever waits for it.
+            if end { receive.queue.push(bytes) } else { receive.queue.push_detached(bytes) }
         }
         if end {
             receive.state = ReceiveState::Ended;
         }
-        Ok(Received::Kept)
+        Received::Kept
     }
 
     /// Trailers arrive; they end the direction.
@@ -246,7 +229,7 @@ impl Stream {
             self.fail(StreamFailure::Length);
             return Received::WrongLength;
         }
-        receive.trailers = Some(trailers);
+        receive.trailers = Some(Box::new(trailers));
         receive.state = ReceiveState::Ended;
         Received::Kept
     }
@@ -270,29 +253,25 @@ impl Stream {
         }
     }
 
-    pub(super) fn read(&mut self) -> Read {
+    pub(super) fn read(&mut self, now: Instant) -> Read {
         let receive = &mut self.receive;
-        if let Some(bytes) = receive.queue.pop_front() {
-            receive.buffered -= bytes.len();
-            if receive.queue.is_empty() {
-                receive.waiting_since = None;
-            }
+        if let Some(bytes) = receive.queue.pop() {
+            receive.waiting_since = (!receive.queue.is_empty()).then_some(now);
             return Read::Data(bytes);
         }
         match &receive.state {
             ReceiveState::Open => Read::Pending,
             ReceiveState::Failed(failure) => Read::Failed(failure.clone()),
-            ReceiveState::Ended => receive.trailers.take().map_or(Read::End, Read::Trailers),
+            ReceiveState::Ended => receive.trailers.take().map_or(Read::End, |trailers| Read::Trailers(*trailers)),
         }
     }
 
     /// Forgets what was not read; returns how many bytes that were.
     pub(super) fn discard(&mut self) -> usize {
-        self.receive.queue = VecDeque::new();
         self.receive.trailers = None;
         self.receive.head = None;
         self.receive.waiting_since = None;
-        std::mem::take(&mut self.receive.buffered)
+        self.receive.queue.clear()
     }
 }
 

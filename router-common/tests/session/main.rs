@@ -1,5 +1,7 @@
 //! The session's promises, one scenario a test, with both ends in hand and time standing still.
 
+mod rules;
+
 use std::time::Duration;
 
 use bytes::Bytes;
