@@ -47,6 +47,8 @@ pub struct ClientConnection {
     open: AtomicU32,
     /// A request was handed to the stack since the last flush: what is written answers it.
     answering: AtomicBool,
+    /// Something began or ended since the task last looked: the time of being idle begins anew.
+    stirred: AtomicBool,
     /// The head that was read last had two lengths.
     two_lengths: AtomicBool,
     /// A body was not read to its end, so that closing must linger.
@@ -71,6 +73,7 @@ impl ClientConnection {
             held: Arc::default(),
             open: AtomicU32::new(0),
             answering: AtomicBool::new(false),
+            stirred: AtomicBool::new(false),
             two_lengths: AtomicBool::new(false),
             unread: AtomicBool::new(false),
             leftover: Mutex::new(None),
@@ -184,6 +187,7 @@ impl OpenGuard {
 
 impl Drop for OpenGuard {
     fn drop(&mut self) {
+        self.0.stirred.store(true, Ordering::Relaxed);
         self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -213,14 +217,14 @@ pub(super) async fn serve<IO, S>(
     let Ok(Ok(Some(protocol))) = protocol else { return };
     let requests = Requests { stack, connection: Arc::clone(&connection), context: Arc::clone(&context) };
     let io = TokioIo::new(io);
+    let idle = Idle::new(context.settings.keep_alive_timeout);
     let outcome = match protocol {
         Protocol::Http1 => {
             let http = http1_builder(&context).serve_connection(io, requests);
-            drive(http, |http| http.graceful_shutdown(), &connection, stop, None).await
+            drive(http, |http| http.graceful_shutdown(), &connection, stop, idle).await
         }
         Protocol::Http2 => {
             let http = http2_builder(&context, tasks).serve_connection(io, requests);
-            let idle = Some(context.settings.keep_alive_timeout);
             drive(http, |http| http.graceful_shutdown(), &connection, stop, idle).await
         }
     };
@@ -235,7 +239,7 @@ async fn drive<C, G>(
     mut stop_http: G,
     connection: &ClientConnection,
     stop: Stop,
-    idle_limit: Option<Duration>,
+    mut idle: Idle,
 ) -> Result<(), hyper::Error>
 where
     C: Future<Output = Result<(), hyper::Error>>,
@@ -245,7 +249,6 @@ where
     let mut requested = pin!(stop.requested());
     let mut registered = false;
     let mut stopping = false;
-    let mut idle = pin!(idle_limit.map(|limit| (limit, Box::pin(sleep(limit)))));
     poll_fn(|cx| {
         // The flag is one load; the waiting future, which locks, is polled once to leave its waker.
         if !stopping && (!registered || stop.is_requested()) {
@@ -261,37 +264,52 @@ where
             return outcome;
         }
         connection.poll_leftover(cx);
-        if !stopping && let Some((limit, alarm)) = idle.as_mut().get_mut() {
-            poll_idle(connection, *limit, alarm, cx, || {
-                stopping = true;
-                stop_http(http.as_mut());
-            });
-            if stopping {
-                return http.as_mut().poll(cx);
-            }
+        if !stopping && idle.poll(connection, cx).is_ready() {
+            stopping = true;
+            stop_http(http.as_mut());
+            return http.as_mut().poll(cx);
         }
         Poll::Pending
     })
     .await
 }
 
-/// HTTP/2 has no idle limit of its own in the library: look now and then whether anything is open.
-fn poll_idle(
-    connection: &ClientConnection,
+/// How long a connection has had nothing open. The timer is not touched by requests: it wakes early, and is then set to
+/// what is left.
+struct Idle {
     limit: Duration,
-    alarm: &mut Pin<Box<Sleep>>,
-    cx: &mut Context<'_>,
-    mut close: impl FnMut(),
-) {
-    if connection.answering.swap(false, Ordering::Relaxed) {
-        alarm.as_mut().reset(Instant::now() + limit);
+    since: Instant,
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl Idle {
+    fn new(limit: Duration) -> Self {
+        Self { limit, since: Instant::now(), alarm: None }
     }
-    while alarm.as_mut().poll(cx).is_ready() {
-        if !connection.is_busy() {
-            close();
-            return;
+
+    /// Ready when the connection has been idle for too long.
+    fn poll(&mut self, connection: &ClientConnection, cx: &mut Context<'_>) -> Poll<()> {
+        if connection.stirred.swap(false, Ordering::Relaxed) {
+            self.since = Instant::now();
         }
-        alarm.as_mut().reset(Instant::now() + limit);
+        let limit = self.limit;
+        let alarm = match &mut self.alarm {
+            // Its waker is this task's already.
+            Some(alarm) if !alarm.is_elapsed() => return Poll::Pending,
+            Some(alarm) => alarm,
+            none => none.insert(Box::pin(sleep(limit))),
+        };
+        while alarm.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            if connection.is_busy() {
+                self.since = now;
+            }
+            if now >= self.since + limit {
+                return Poll::Ready(());
+            }
+            alarm.as_mut().reset(self.since + limit);
+        }
+        Poll::Pending
     }
 }
 
@@ -356,6 +374,8 @@ where
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let connection = &self.connection;
         connection.answering.store(true, Ordering::Relaxed);
+        // There is a next request: whatever was unread has been read after all.
+        connection.unread.store(false, Ordering::Relaxed);
         let open = OpenGuard::new(Arc::clone(connection));
         let (parts, incoming) = request.into_parts();
         let waits_for_continue = http_semantics::expects_continue(parts.version, &parts.headers);

@@ -36,21 +36,6 @@ pub(super) enum Protocol {
     Http2,
 }
 
-/// Where an HTTP/1.1 connection stands, as far as reading is concerned.
-///
-/// ```text
-///          bytes                 a request is open
-///   Idle --------> Head ----------------------------> Busy
-///    ^                                                  |
-///    +--------------------------------------------------+  nothing is open
-/// ```
-#[derive(Debug, Clone, Copy)]
-enum Phase {
-    Idle { since: Instant },
-    Head { since: Instant },
-    Busy,
-}
-
 /// What was read to detect the protocol, still to be given to the HTTP library.
 #[derive(Debug, Default)]
 struct Prefix {
@@ -65,10 +50,10 @@ pub(super) struct EdgeIo<IO> {
     context: Arc<EdgeContext>,
     prefix: Prefix,
     protocol: Protocol,
-    phase: Phase,
+    /// Since when a request head has begun and is not complete.
+    head_since: Option<Instant>,
     scan: HeadScan,
-    /// Wakes for the head or keep-alive deadline. It may be early, never late: a request moves the deadline without
-    /// touching the timer.
+    /// Runs while a head is incomplete and nothing more has come.
     alarm: Option<Pin<Box<Sleep>>>,
     /// Runs while a write does not get on.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -85,7 +70,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> EdgeIo<IO> {
             context,
             prefix: Prefix::default(),
             protocol: Protocol::Http1,
-            phase: Phase::Idle { since: Instant::now() },
+            head_since: None,
             scan: HeadScan::default(),
             alarm: None,
             stalled: None,
@@ -122,16 +107,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> EdgeIo<IO> {
         if self.protocol == Protocol::Http2 || bytes.is_empty() {
             return;
         }
-        if self.connection.is_busy() {
-            self.phase = Phase::Busy;
+        // What comes after a body that was given up is the rest of it, not a head.
+        if self.connection.is_busy() || self.connection.has_unread() {
+            self.head_since = None;
             return;
         }
-        if !matches!(self.phase, Phase::Head { .. }) || self.scan.is_complete() {
-            self.phase = Phase::Head { since: Instant::now() };
+        if self.head_since.is_none() {
+            self.head_since = Some(Instant::now());
             self.scan = HeadScan::default();
         }
         self.scan.feed(bytes);
         if self.scan.is_complete() {
+            self.head_since = None;
             self.connection.note_head(self.scan.found().two_lengths());
         } else if self.scan.seen() > self.context.settings.max_header_bytes {
             // The library would go on until its buffer is full.
@@ -139,39 +126,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> EdgeIo<IO> {
         }
     }
 
-    /// Nothing to read: has the client's time run out?
+    /// Nothing to read: has the time for the head run out? How long a connection may be idle is seen to by its task: the
+    /// HTTP library does not read while it waits for a next request.
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.connection.is_busy() {
-            self.phase = Phase::Busy;
-            return Poll::Pending;
+        let Some(since) = self.head_since.filter(|_| !self.connection.is_busy()) else { return Poll::Pending };
+        let deadline = since + self.context.settings.header_timeout;
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if alarm.deadline() != deadline {
+            alarm.as_mut().reset(deadline);
         }
-        let over = match self.phase {
-            Phase::Head { .. } => self.scan.is_complete(),
-            Phase::Busy => true,
-            Phase::Idle { .. } => false,
-        };
-        if over {
-            let now = Instant::now();
-            self.phase = Phase::Idle { since: now };
-            // The alarm is set and not late: it needs no touch for each request.
-            if self.alarm.as_ref().is_some_and(|alarm| {
-                now < alarm.deadline() && alarm.deadline() <= now + self.context.settings.keep_alive_timeout
-            }) {
-                return Poll::Pending;
-            }
-        }
-        let (deadline, in_head) = match self.phase {
-            Phase::Head { since } => (since + self.context.settings.header_timeout, true),
-            Phase::Idle { since } => (since + self.context.settings.keep_alive_timeout, false),
-            Phase::Busy => return Poll::Pending,
-        };
-        ready!(poll_alarm(&mut self.alarm, deadline, cx));
-        if in_head {
-            self.refuse(ProblemCode::RequestTimeout);
-            ready!(self.poll_refusal(cx))?;
-        }
+        ready!(alarm.as_mut().poll(cx));
+        self.refuse(ProblemCode::RequestTimeout);
         // The end of input: the HTTP library closes.
-        Poll::Ready(Ok(()))
+        self.poll_refusal(cx)
     }
 
     fn refuse(&mut self, code: ProblemCode) {
@@ -231,21 +198,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> EdgeIo<IO> {
                 Poll::Pending => return until.as_mut().poll(cx),
             }
         }
-    }
-}
-
-/// Waits until `deadline` with a timer that may be set to an earlier time.
-fn poll_alarm(alarm: &mut Option<Pin<Box<Sleep>>>, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
-    let alarm = alarm.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-    if alarm.deadline() > deadline {
-        alarm.as_mut().reset(deadline);
-    }
-    loop {
-        ready!(alarm.as_mut().poll(cx));
-        if alarm.deadline() >= deadline {
-            return Poll::Ready(());
-        }
-        alarm.as_mut().reset(deadline);
     }
 }
 
