@@ -59,7 +59,7 @@ impl Session {
         end: bool,
         tunnel: bool,
     ) -> Result<(), StreamClosed> {
-        let stream = self.stream(key).ok_or(StreamClosed)?;
+        let stream = self.held(key).ok_or(StreamClosed)?;
         if stream.side != Side::Responder || stream.wire != Wire::Live || stream.send.begun {
             return Err(StreamClosed);
         }
@@ -79,7 +79,7 @@ impl Session {
     ///
     /// [`Event::Stream`]: super::Event::Stream
     pub fn send_capacity(&mut self, key: StreamKey) -> Result<usize, StreamClosed> {
-        let stream = self.stream(key).filter(|stream| !stream.is_send_closed()).ok_or(StreamClosed)?;
+        let stream = self.held(key).filter(|stream| !stream.is_send_closed()).ok_or(StreamClosed)?;
         Ok(stream.send.capacity())
     }
 
@@ -88,7 +88,7 @@ impl Session {
     /// # Errors
     /// When nothing can be sent on the stream any more.
     pub fn send_data(&mut self, key: StreamKey, bytes: Bytes) -> Result<(), StreamClosed> {
-        let stream = self.stream(key).filter(|stream| !stream.is_send_closed() && stream.send.begun);
+        let stream = self.held(key).filter(|stream| !stream.is_send_closed() && stream.send.begun);
         stream.ok_or(StreamClosed)?.send.queue.push(bytes);
         self.schedule(key.index);
         Ok(())
@@ -99,7 +99,7 @@ impl Session {
     /// # Errors
     /// When nothing can be sent on the stream any more.
     pub fn finish(&mut self, key: StreamKey, trailers: Option<Trailers>) -> Result<(), StreamClosed> {
-        let stream = self.stream(key).filter(|stream| !stream.is_send_closed() && stream.send.begun);
+        let stream = self.held(key).filter(|stream| !stream.is_send_closed() && stream.send.begun);
         let send = &mut stream.ok_or(StreamClosed)?.send;
         send.finished = true;
         // A tunnel has no trailers.
@@ -110,13 +110,13 @@ impl Session {
 
     /// The response's head, once.
     pub fn read_head(&mut self, key: StreamKey) -> ReadHead {
-        self.stream(key).map_or(ReadHead::Failed(StreamFailure::Closed), Stream::read_head)
+        self.held(key).map_or(ReadHead::Failed(StreamFailure::Closed), Stream::read_head)
     }
 
     /// The next piece of the body that the peer sends. Taking a piece returns its credit.
     pub fn read(&mut self, key: StreamKey) -> Read {
         let now = self.clock;
-        let Some(stream) = self.stream(key) else { return Read::Failed(StreamFailure::Closed) };
+        let Some(stream) = self.held(key) else { return Read::Failed(StreamFailure::Closed) };
         let read = stream.read(now);
         if let Read::Data(bytes) = &read {
             let receive = &mut stream.receive;
@@ -184,6 +184,11 @@ impl Session {
         if self.stream(key).is_some_and(|stream| stream.is_over()) {
             self.forget(key.index);
         }
+    }
+
+    /// The stream that `key` names, until its application has let go of it.
+    fn held(&mut self, key: StreamKey) -> Option<&mut Stream> {
+        self.stream(key).filter(|stream| !stream.released)
     }
 
     /// Puts a stream into the ring it belongs to, unless it stands in one.

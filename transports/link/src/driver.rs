@@ -35,8 +35,8 @@ use crate::shared::{Begun, Shared};
 const BATCH_FRAMES: usize = 512;
 /// Body bytes among them.
 const BATCH_BYTES: usize = 256 * 1024;
-/// Turns until other tasks of the runtime get theirs.
-const TURNS: usize = 32;
+/// Turns until other tasks of the runtime get theirs. One may read and send a quarter of a MiB.
+const TURNS: usize = 4;
 
 /// Runs one link. A future that ends when the link is over; whoever owns it spawns it, and ends the link by dropping it.
 #[must_use = "a link only lives while its driver is polled"]

@@ -295,14 +295,35 @@ impl Exchange {
 
 /// Goes on sending a body whose response has begun, until it or the stream ends.
 fn upload(mut rest: Pump, key: StreamKey, shared: &Arc<Shared>) {
-    let uploads = shared.uploads.clone();
-    let shared = Arc::clone(shared);
-    uploads.spawn(async move {
-        if let Pumped::Failed(error) = std::future::poll_fn(|cx| rest.poll(cx)).await {
-            let reason = error.reason(Reason::ClientDisconnected);
-            shared.act(|state| state.session.cancel(key, reason, ""));
-        }
+    let mut unfinished = Unfinished { shared: Arc::clone(shared), key, reason: Some(Reason::ClientDisconnected) };
+    shared.uploads.spawn(async move {
+        let pumped = std::future::poll_fn(|cx| rest.poll(cx)).await;
+        unfinished.end(&pumped);
     });
+}
+
+/// Cancels a stream whose upload failed, or was dropped by a panic or a shutdown.
+struct Unfinished {
+    shared: Arc<Shared>,
+    key: StreamKey,
+    reason: Option<Reason>,
+}
+
+impl Unfinished {
+    fn end(&mut self, pumped: &Pumped) {
+        self.reason = match pumped {
+            Pumped::Finished | Pumped::StreamClosed => None,
+            Pumped::Failed(error) => Some(error.reason(Reason::ClientDisconnected)),
+        };
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(reason) = self.reason {
+            self.shared.act(|state| state.session.cancel(self.key, reason, ""));
+        }
+    }
 }
 
 impl Future for Exchange {

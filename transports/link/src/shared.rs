@@ -19,6 +19,9 @@ use tokio_util::task::TaskTracker;
 use crate::environment::Environment;
 use crate::link::PeerInfo;
 
+/// Slots of the table of waiters that are kept when nobody waits.
+const KEPT: usize = 1024;
+
 pub(crate) struct Shared {
     state: Mutex<State>,
     environment: Arc<dyn Environment>,
@@ -35,6 +38,8 @@ pub(crate) struct Shared {
 pub(crate) struct State {
     pub(crate) session: Session,
     waiting: Vec<Waiting>,
+    /// Slots of `waiting` that have a key.
+    occupied: usize,
     /// Set while the driver sleeps.
     driver: Option<Waker>,
 }
@@ -60,7 +65,7 @@ pub(crate) enum Interest {
 impl Shared {
     pub(crate) fn new(session: Session, peer: PeerInfo, environment: Arc<dyn Environment>) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::new(State { session, waiting: Vec::new(), driver: None }),
+            state: Mutex::new(State { session, waiting: Vec::new(), occupied: 0, driver: None }),
             environment,
             peer,
             uploads: TaskTracker::new(),
@@ -152,7 +157,9 @@ impl State {
         }
         let waiting = &mut self.waiting[key.slot()];
         if waiting.key != Some(key) {
-            waiting.key = Some(key);
+            if waiting.key.replace(key).is_none() {
+                self.occupied += 1;
+            }
             waiting.reader = None;
             waiting.writer = None;
             waiting.watchers.clear();
@@ -187,16 +194,21 @@ impl State {
         }
     }
 
-    /// Lets go of a stream, and wakes who still watches it: it is over.
+    /// Lets go of a stream. Whoever still waits on it is woken, and finds it closed.
     pub(crate) fn release(&mut self, key: StreamKey) {
         self.session.release(key);
-        if let Some(waiting) = self.waiting.get_mut(key.slot()).filter(|waiting| waiting.key == Some(key)) {
-            waiting.key = None;
-            waiting.reader = None;
-            waiting.writer = None;
-            for watcher in waiting.watchers.drain(..) {
-                watcher.wake();
-            }
+        let Some(waiting) = self.waiting.get_mut(key.slot()).filter(|waiting| waiting.key == Some(key)) else {
+            return;
+        };
+        waiting.key = None;
+        self.occupied -= 1;
+        let waiters = [waiting.reader.take(), waiting.writer.take()];
+        for waker in waiters.into_iter().flatten().chain(waiting.watchers.drain(..)) {
+            waker.wake();
+        }
+        if self.occupied == 0 && self.waiting.len() > KEPT {
+            // After a burst.
+            self.waiting = Vec::new();
         }
     }
 

@@ -85,6 +85,50 @@ pub async fn a_dropped_response_body_cancels_the_handler(ends: Ends) {
     pair.quiet().await;
 }
 
+pub async fn a_dropped_response_body_ends_the_upload_too(ends: Ends) {
+    let pair = Pair::start(ends, PairSettings::default()).await;
+    let (feed, body) = feed();
+    let request = Request::post("/echo").body(body).expect("a request");
+    let (response, _) = tokio::join!(pair.call(request), feed.bytes("first"));
+    drop(response.expect("a response"));
+    feed.abandoned().await;
+    pair.quiet().await;
+}
+
+pub async fn an_upload_that_fails_after_the_head_cancels_with_its_reason(ends: Ends) {
+    let pair = Pair::start(ends, PairSettings::default()).await;
+    let (feed, body) = feed();
+    let request = Request::post("/echo").body(body).expect("a request");
+    let (response, _) = tokio::join!(pair.call(request), feed.bytes("first"));
+    let mut body = response.expect("a response").into_body();
+    body.frame().await.expect("a first piece").expect("no error");
+    feed.fail(BodyError::payload_limit()).await;
+    let end = read(body).await;
+    assert!(matches!(end, Err(BodyError::Closed)), "{end:?}");
+    pair.quiet().await;
+}
+
+pub async fn a_request_body_that_outlives_the_answer_ends(ends: Ends) {
+    let (give, mut readers) = mpsc::channel(1);
+    let service = handler(move |request: Request<Body>| {
+        let give = give.clone();
+        async move {
+            give.send(tokio::spawn(read(request.into_body()))).await.expect("somebody takes it");
+            tokio::task::yield_now().await;
+            Response::new("answered".into())
+        }
+    });
+    let pair = Pair::start(ends, PairSettings { service, ..PairSettings::default() }).await;
+    let (feed, body) = feed();
+    let request = Request::post("/").body(body).expect("a request");
+    let response = pair.call(request).await.expect("a response");
+    assert_eq!(read(response.into_body()).await.expect("a body").0, "answered");
+    let outcome = readers.recv().await.expect("one request").await.expect("no panic");
+    assert!(outcome.is_err(), "it was never complete");
+    drop(feed);
+    pair.quiet().await;
+}
+
 pub async fn a_deadline_is_told_as_the_reason(ends: Ends) {
     let (settings, started, mut cancelled) = waiting();
     let pair = Pair::start(ends, settings).await;

@@ -57,6 +57,9 @@ macro_rules! contract {
         $crate::contract!(@ $ends, cancellation:
             a_dropped_exchange_cancels_the_handler,
             a_dropped_response_body_cancels_the_handler,
+            a_dropped_response_body_ends_the_upload_too,
+            an_upload_that_fails_after_the_head_cancels_with_its_reason,
+            a_request_body_that_outlives_the_answer_ends,
             a_deadline_is_told_as_the_reason,
             a_handler_that_goes_without_an_answer_has_failed,
             an_answer_that_is_dropped_midway_is_visibly_cut,
