@@ -4,6 +4,8 @@
 //! nothing more comes of that, send everything that is ready and flush **once**. That order is where the speed comes
 //! from: answers that are given in place leave in one write, with whatever else is ready.
 
+mod migrate;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
@@ -29,6 +31,8 @@ use crate::handle::Handle;
 use crate::link::{BoxLink, LinkError};
 use crate::responder::Responder;
 use crate::shared::{Begun, Shared};
+
+pub use self::migrate::DetachedDriver;
 
 /// Frames that wait for the link at most. What waits in the session can still be overtaken by control frames and
 /// removed by a cancellation; what waits here cannot.

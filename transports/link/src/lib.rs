@@ -34,7 +34,7 @@ pub use application::{Application, ConnectionEvent, Refused};
 pub use backoff::Backoff;
 pub use body::{Body, BodyError};
 pub use context::{Cancellation, Cancelled, Parameters, RequestContext};
-pub use driver::Driver;
+pub use driver::{DetachedDriver, Driver};
 pub use environment::{Environment, SystemEnvironment};
 pub use exchange::{Call, CallError, Exchange, Whole};
 pub use framed::{ByteStream, FramedLink};

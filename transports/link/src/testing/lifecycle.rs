@@ -1,7 +1,8 @@
 //! Scenarios of a link's life: joining, leases, draining, ending.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 
@@ -19,6 +20,8 @@ use super::body::{feed, pattern, read};
 use super::harness::{Admit, Ends, Pair, PairSettings, Player, Side, gateway_session, handler, service_session};
 use crate::application::{ConnectionEvent, Refused};
 use crate::body::Body;
+use crate::driver::Driver;
+use crate::environment::SystemEnvironment;
 use crate::exchange::{Call, CallError};
 use crate::link::{BoxLink, LinkError};
 
@@ -303,4 +306,30 @@ pub async fn a_link_moves_between_runtimes(ends: Ends) {
     assert_eq!(routable.await.expect("told"), http::StatusCode::OK);
     service.events.closed().await;
     elsewhere.join().expect("no panic");
+}
+
+pub async fn a_driver_moves_between_runtimes(ends: Ends) {
+    let lease = Lease::new(1);
+    let (player, events) = Player::new(PairSettings::default().service, None);
+    let _service = Side::start(ends.service, service_session(&lease), player, events);
+    let admit = Admit { lease: Lease::new(1), refuse: None };
+    let (player, _events) = Player::new(PairSettings::default().gateway, Some(admit));
+    let session = gateway_session(Timers::default());
+    let (mut driver, handle) = Driver::new(ends.gateway, session, player, Arc::new(SystemEnvironment));
+    // As far as a gateway needs to know whose link it is.
+    poll_fn(|cx| {
+        assert!(Pin::new(&mut driver).poll(cx).is_pending());
+        if handle.is_open() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    let detached = driver.detach();
+    let calls = tokio::spawn(handle.call(get("/"), Call::default()));
+    let elsewhere = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async { detached.attach().expect("attached").await })
+    });
+    assert!(calls.await.expect("no panic").is_ok());
+    handle.close(CloseCode::Normal, "moved enough");
+    let closed = tokio::task::spawn_blocking(|| elsewhere.join().expect("no panic")).await.expect("no panic");
+    assert_eq!(closed.by, ClosedBy::Local);
 }

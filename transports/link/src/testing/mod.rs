@@ -38,7 +38,8 @@ macro_rules! contract {
             a_driver_that_is_dropped_tells_its_application_once,
             an_application_that_panics_fails_one_request_and_no_more,
             a_service_calls_through_its_gateway,
-            a_link_moves_between_runtimes
+            a_link_moves_between_runtimes,
+            a_driver_moves_between_runtimes
         );
         $crate::contract!(@ $ends, messages:
             a_small_request_and_its_answer_are_whole,
