@@ -122,6 +122,15 @@ impl Scene {
     }
 }
 
+/// What was said on one stream.
+#[derive(Debug, Clone, Copy, Default)]
+struct Said {
+    answered: bool,
+    /// END_STREAM.
+    ended: bool,
+    cancelled: bool,
+}
+
 /// One case.
 pub(super) struct Play<'a> {
     input: Input<'a>,
@@ -136,6 +145,9 @@ pub(super) struct Play<'a> {
     /// What the session may still send: on the link, and on each stream that it has sent on.
     link_credit: u64,
     credit: BTreeMap<StreamId, u64>,
+    /// What the session has said on each stream, and the highest id that it opened.
+    said: BTreeMap<StreamId, Said>,
+    last_opened: StreamId,
     /// How the session ended, once it has.
     closed: Option<Closed>,
 }
@@ -160,6 +172,8 @@ impl<'a> Play<'a> {
             keys: Vec::new(),
             link_credit: u64::from(scene.limits().connection_window),
             credit: BTreeMap::new(),
+            said: BTreeMap::new(),
+            last_opened: StreamId::CONNECTION,
             closed: None,
         };
         if !scene.raw_handshake() {
@@ -553,16 +567,48 @@ impl<'a> Play<'a> {
         let gateway_only = matches!(frame, Frame::Challenge(_) | Frame::Welcome(_) | Frame::EndpointsResult(_));
         assert!(!(if self.scene.is_service() { gateway_only } else { service_only }), "{} from here", frame.name());
         let own = stream.is_gateway_opened() != self.scene.is_service();
-        match frame {
-            Frame::Request(_) | Frame::RequestData(_) => assert!(own, "{} on {stream}", frame.name()),
-            Frame::Response(_) | Frame::ResponseData(_) => assert!(!own, "{} on {stream}", frame.name()),
-            _ => {}
+        if stream != StreamId::CONNECTION {
+            self.said_on(stream, own, frame);
         }
         if body > 0 {
             self.link_credit = self.link_credit.checked_sub(body).expect("more than the link's credit");
             let credit = self.stream_credit(stream);
             *credit = credit.checked_sub(body).expect("more than the stream's credit");
         }
+    }
+
+    /// Nothing follows what ends a stream, or a direction of it.
+    fn said_on(&mut self, stream: StreamId, own: bool, frame: &Frame) {
+        let name = frame.name();
+        let said = self.said.entry(stream).or_default();
+        assert!(!said.cancelled, "{name} on {stream} after its CANCEL");
+        assert!(own || !said.ended, "{name} on {stream} after its end");
+        let data_ends = |data: &Data| !matches!(data.payload, DataPayload::Bytes { end: false, .. });
+        let ends = match frame {
+            Frame::Request(request) => {
+                assert!(own && stream > self.last_opened, "{name} on {stream} after {}", self.last_opened);
+                self.last_opened = stream;
+                request.end
+            }
+            Frame::Response(response) => {
+                assert!(!own && !std::mem::replace(&mut said.answered, true), "{name} on {stream}");
+                response.end
+            }
+            Frame::RequestData(data) => {
+                assert!(own && !said.ended, "{name} on {stream}");
+                data_ends(data)
+            }
+            Frame::ResponseData(data) => {
+                assert!(!own && said.answered, "{name} on {stream}");
+                data_ends(data)
+            }
+            Frame::Cancel(..) => {
+                said.cancelled = true;
+                false
+            }
+            _ => false,
+        };
+        said.ended |= ends;
     }
 
     fn check(&self) {
