@@ -159,7 +159,7 @@ impl<'a> RequestPath<'a> {
     #[must_use]
     pub fn raw_parameters(&self, mut normal: Parameters) -> Parameters {
         if let Cow::Owned(text) = &self.normal {
-            for span in normal.spans.iter_mut().take(usize::from(normal.len)) {
+            for span in normal.as_mut_slice() {
                 *span = raw_span(self.raw, text, *span);
             }
         }
@@ -189,37 +189,66 @@ fn raw_span(raw: &str, normal: &str, (start, length): (u16, u16)) -> (u16, u16) 
     span(raw_start, raw_end)
 }
 
-/// Where the values of a template's parameters stand in a path: (start, length) in bytes, in the template's order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Parameters {
-    len: u8,
-    spans: [(u16, u16); limits::TEMPLATE_PARAMETERS],
+/// Where the values of a template's parameters stand in a path: (start, length) in bytes, in the template's order. Up to
+/// four cost no allocation.
+#[derive(Debug, Clone)]
+pub struct Parameters(Spans);
+
+/// Parameters that fit without an allocation.
+const INLINE_PARAMETERS: usize = 4;
+
+#[derive(Debug, Clone)]
+enum Spans {
+    Inline(u8, [(u16, u16); INLINE_PARAMETERS]),
+    Heap(Vec<(u16, u16)>),
 }
 
 impl Parameters {
     #[must_use]
     pub const fn new() -> Self {
-        Self { len: 0, spans: [(0, 0); limits::TEMPLATE_PARAMETERS] }
+        Self(Spans::Inline(0, [(0, 0); INLINE_PARAMETERS]))
     }
 
-    /// Adds the bytes `start..end` of a path; what would be beyond [`limits::TEMPLATE_PARAMETERS`] is left out, which
-    /// no template can bring about.
+    /// Adds the bytes `start..end` of a path.
     pub fn push(&mut self, start: usize, end: usize) {
-        if let Some(place) = self.spans.get_mut(usize::from(self.len)) {
-            *place = span(start, end);
-            self.len += 1;
+        match &mut self.0 {
+            Spans::Inline(len, spans) => match spans.get_mut(usize::from(*len)) {
+                Some(place) => {
+                    *place = span(start, end);
+                    *len += 1;
+                }
+                None => {
+                    let mut all = spans.to_vec();
+                    all.push(span(start, end));
+                    self.0 = Spans::Heap(all);
+                }
+            },
+            Spans::Heap(spans) => spans.push(span(start, end)),
         }
     }
 
     /// Forgets the last one.
-    pub const fn pop(&mut self) {
-        self.len = self.len.saturating_sub(1);
+    pub fn pop(&mut self) {
+        match &mut self.0 {
+            Spans::Inline(len, _) => *len = len.saturating_sub(1),
+            Spans::Heap(spans) => drop(spans.pop()),
+        }
     }
 
     /// (start, length) of each.
     #[must_use]
     pub fn as_slice(&self) -> &[(u16, u16)] {
-        self.spans.get(..usize::from(self.len)).unwrap_or_default()
+        match &self.0 {
+            Spans::Inline(len, spans) => spans.get(..usize::from(*len)).unwrap_or_default(),
+            Spans::Heap(spans) => spans,
+        }
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [(u16, u16)] {
+        match &mut self.0 {
+            Spans::Inline(len, spans) => spans.get_mut(..usize::from(*len)).unwrap_or_default(),
+            Spans::Heap(spans) => spans,
+        }
     }
 
     /// The raw values, still encoded; see [`decode_parameter`].
@@ -236,6 +265,14 @@ impl Default for Parameters {
         Self::new()
     }
 }
+
+impl PartialEq for Parameters {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_slice() == other.as_slice()
+    }
+}
+
+impl Eq for Parameters {}
 
 fn span(start: usize, end: usize) -> (u16, u16) {
     // Paths are at most 32 KiB long, so this never saturates.
@@ -485,6 +522,18 @@ mod tests {
         assert_eq!(matched("/o/{id}/{*rest}", "/%6f/a%20b/c%41/d"), Some(vec!["a%20b", "c%41/d"]));
         assert_eq!(matched("/{a}/{b}/", "/%61/%62/"), Some(vec!["%61", "%62"]));
         assert_eq!(matched("/{a}/{b}", "/x|y/z"), Some(vec!["x|y", "z"]));
+    }
+
+    #[test]
+    fn any_number_of_parameters_is_kept_in_order() {
+        let pattern: String = (0..32).map(|n| format!("/{{p{n}}}")).collect();
+        let path: String = (0..32).map(|n| format!("/v{n}%20")).collect();
+        let values: Vec<String> = (0..32).map(|n| format!("v{n}%20")).collect();
+        assert_eq!(matched(&pattern, &path), Some(values.iter().map(String::as_str).collect()));
+        let mut parameters = Parameters::new();
+        (0..6).for_each(|n| parameters.push(n, n + 1));
+        (0..6).for_each(|_| parameters.pop());
+        assert_eq!(parameters, Parameters::new());
     }
 
     #[test]

@@ -115,13 +115,13 @@ impl RegistrySettings {
     }
 
     /// 0: the own region; then the neighbours in their order; then all others.
-    fn tier(&self, region: &Region) -> u32 {
+    fn tier(&self, region: &Region) -> u16 {
         if *region == self.region {
             return 0;
         }
         let neighbor = self.neighbor_regions.iter().position(|neighbor| neighbor == region);
         let place = neighbor.unwrap_or(self.neighbor_regions.len());
-        u32::try_from(place).map_or(u32::MAX, |place| place.saturating_add(1))
+        u16::try_from(place).map_or(u16::MAX, |place| place.saturating_add(1))
     }
 }
 
@@ -554,7 +554,7 @@ impl<H: LinkHandle> Books<H> {
         number
     }
 
-    fn add(&mut self, joining: &Joining, tier: u32, old: Option<&Member<H>>, now: Instant) -> InstanceKey {
+    fn add(&mut self, joining: &Joining, tier: u16, old: Option<&Member<H>>, now: Instant) -> InstanceKey {
         let hello = &joining.hello;
         let key = InstanceKey(self.take_number());
         let lease = Lease::new(hello.lease.min(limits::LEASE_MAX));

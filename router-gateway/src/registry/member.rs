@@ -20,7 +20,7 @@ pub(super) struct Member<H> {
     pub(super) state: Arc<InstanceState>,
     pub(super) incarnation: Incarnation,
     pub(super) identity: Identity,
-    pub(super) tier: u32,
+    pub(super) tier: u16,
     pub(super) since: Instant,
     links: Vec<Linked<H>>,
     /// The links as snapshots hold them.
@@ -54,7 +54,7 @@ impl<H> Member<H> {
         state: Arc<InstanceState>,
         incarnation: Incarnation,
         identity: Identity,
-        tier: u32,
+        tier: u16,
         since: Instant,
     ) -> Self {
         Self {

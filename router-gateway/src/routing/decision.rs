@@ -14,12 +14,12 @@ use router_common::identity::Version;
 use router_common::path::{Parameters, PathError, RequestPath};
 use router_common::problem::{Problem, ProblemCode};
 
-use super::instance::{Candidate, ChosenLink, Health, InstanceKey, InstanceState, LinkState};
+use super::instance::{Candidate, ChosenLink, Fitness, Health, InstanceKey, InstanceState, LinkState};
 use super::strategy::{Seen, Survivors};
 use super::table::{Matched, NoMatch, RouteEndpoint, RouteTable, Selected, VersionLive};
 
 /// Instances of one version that are weighed without an allocation.
-pub const INLINE_CANDIDATES: usize = 32;
+pub const INLINE_CANDIDATES: usize = 16;
 /// What clients are told to wait after an outage: about the time a service takes to come back.
 pub const OUTAGE_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// What clients are told to wait while all instances are busy or not yet ready.
@@ -136,8 +136,9 @@ pub enum Why {
 
 /// Listens to a decision. What is not listened to costs nothing.
 pub trait Trace {
-    /// Whether all candidates are to be looked at, even those that cannot win any more.
-    const COMPLETE: bool;
+    /// Whether anybody listens: then all candidates are looked at, even those that cannot win any more, and each step
+    /// is told.
+    const LISTENS: bool;
 
     /// The version in question, and how many instances of it are live.
     fn version(&mut self, version: &Version, candidates: usize);
@@ -152,7 +153,7 @@ pub trait Trace {
 pub struct Untraced;
 
 impl Trace for Untraced {
-    const COMPLETE: bool = false;
+    const LISTENS: bool = false;
 
     fn version(&mut self, _: &Version, _: usize) {}
     fn fell(&mut self, _: Step, _: usize, _: Why) {}
@@ -202,13 +203,13 @@ pub fn decide_traced<'t, H, T: Trace>(
     trace: &mut T,
 ) -> Result<Outcome<'t, H>, Rejection> {
     // (1) match method and path
-    let matched = match table.matched(facts.method, facts.path) {
+    let mut matched = match table.matched(facts.method, facts.path) {
         Ok(matched) => matched,
         Err(no_match) => return Err(unmatched(table, facts, no_match)),
     };
     // (2) select the version, and match again in its endpoints
     let version = select_version(table, &matched, facts)?;
-    let Some(selected) = table.select(&matched, version, facts.method, facts.path) else {
+    let Some(selected) = table.select(&mut matched, version, facts.method, facts.path) else {
         let wanted = matched.service.versions.get(version).map(|live| &live.version);
         let detail = "this version of the service has no such endpoint";
         return Err(match wanted {
@@ -230,8 +231,8 @@ pub fn decide_traced<'t, H, T: Trace>(
             &mut large[..]
         }
     };
-    let survivors = available(&selected, facts, buffer, trace)?;
-    let survivors = nearest(survivors, trace);
+    let mut survivors = available(&selected, facts, buffer, trace)?;
+    survivors.keep_nearest(trace);
     let turn = selected.route.turn.load(Ordering::Relaxed);
     let choice = table.strategy().choose(survivors, turn, facts.random, trace);
     let chosen = choice.and_then(|choice| {
@@ -334,69 +335,62 @@ fn available<'s, H, T: Trace>(
     trace: &mut T,
 ) -> Result<Survivors<'s>, Problem> {
     let VersionLive { candidates, .. } = selected.version;
-    let mut len = 0;
-    let mut healthy_tier = None;
+    // Where there is one set, all have the endpoint: it came from there.
+    let one_set = selected.route.endpoints.len() == 1;
+    let mut survivors = Survivors::new(buffer);
+    let mut healthy_tier = u16::MAX;
     let mut leased_out = false;
     for (place, candidate) in candidates.iter().enumerate() {
         // They stand by tier: behind a healthy one of a nearer tier, none can win.
-        if !T::COMPLETE && healthy_tier.is_some_and(|tier| tier < candidate.tier) {
+        if !T::LISTENS && candidate.tier > healthy_tier {
             break;
         }
         let state = &*candidate.instance;
-        let health = state.health();
-        let in_flight = state.lease().in_flight();
-        let unfit = if !selected.route.endpoints.get(candidate.set).is_some_and(Option::is_some) {
-            Some((Step::Available, Why::WithoutEndpoint))
-        } else if !state.is_routable() {
-            Some((Step::Available, Why::NotYetRoutable))
-        } else if state.is_draining() {
-            Some((Step::Available, Why::Draining))
-        } else if facts.excluded.contains(&state.key()) {
-            Some((Step::Available, Why::Tried))
-        } else if health == Health::Unhealthy {
-            Some((Step::Health, Why::Unhealthy))
-        } else if health == Health::Unknown {
-            Some((Step::Health, Why::HealthUnknown))
-        } else if in_flight >= state.lease().limit() {
-            leased_out = true;
-            Some((Step::Available, Why::LeasedOut))
-        } else {
-            None
-        };
-        if let Some((step, why)) = unfit {
+        let fitness = state.fitness();
+        let has_endpoint = one_set || selected.route.endpoints.get(candidate.set).is_some_and(Option::is_some);
+        if !fitness.is_fit() || !has_endpoint || (!facts.excluded.is_empty() && facts.excluded.contains(&state.key())) {
+            let (step, why) = why_unfit(fitness, has_endpoint);
             trace.fell(step, place, why);
             continue;
         }
+        let in_flight = state.lease().in_flight();
+        if in_flight >= state.lease().limit() {
+            leased_out = true;
+            trace.fell(Step::Available, place, Why::LeasedOut);
+            continue;
+        }
+        let health = fitness.health();
         if health == Health::Healthy {
-            healthy_tier.get_or_insert(candidate.tier);
+            healthy_tier = healthy_tier.min(candidate.tier);
         }
-        if let Some(seen) = buffer.get_mut(len) {
-            *seen = Seen {
-                place: u32::try_from(place).unwrap_or(u32::MAX),
-                tier: candidate.tier,
-                health: health as u8,
-                in_flight,
-                missed: state.heartbeats_missed(),
-                round_trip: state.round_trip_or_worst(),
-            };
-            len += 1;
-        }
+        let load = (in_flight, state.heartbeats_missed());
+        let rank = (health as u8, candidate.tier);
+        survivors.push(Seen::new(place as u32, rank, state.round_trip_or_worst(), load));
     }
-    trace.survived(Step::Available, len);
-    match len {
+    trace.survived(Step::Available, survivors.len());
+    match survivors.len() {
         0 if leased_out => Err(Problem::new(ProblemCode::NoCapacity).retry_after(BUSY_RETRY_AFTER)),
         0 => Err(Problem::new(ProblemCode::NoInstance).retry_after(BUSY_RETRY_AFTER)),
-        _ => Ok(Survivors::new(buffer, len)),
+        _ => Ok(survivors),
     }
 }
 
-/// Steps 5 and 6: healthy before degraded, then the nearest region.
-fn nearest<'s>(mut survivors: Survivors<'s>, trace: &mut impl Trace) -> Survivors<'s> {
-    let best = survivors.seen().iter().map(|seen| seen.health).min().unwrap_or_default();
-    survivors.keep(trace, Step::Health, Why::Degraded, |seen| seen.health == best);
-    let nearest = survivors.seen().iter().map(|seen| seen.tier).min().unwrap_or_default();
-    survivors.keep(trace, Step::Region, Why::Farther, |seen| seen.tier == nearest);
-    survivors
+#[cold]
+fn why_unfit(fitness: Fitness, has_endpoint: bool) -> (Step, Why) {
+    if !has_endpoint {
+        return (Step::Available, Why::WithoutEndpoint);
+    }
+    if !fitness.is_routable() {
+        return (Step::Available, Why::NotYetRoutable);
+    }
+    if fitness.is_draining() {
+        return (Step::Available, Why::Draining);
+    }
+    match fitness.health() {
+        Health::Unhealthy => (Step::Health, Why::Unhealthy),
+        Health::Unknown => (Step::Health, Why::HealthUnknown),
+        Health::Healthy | Health::Degraded => (Step::Available, Why::Tried),
+    }
 }
 
 fn no_instance() -> Problem {

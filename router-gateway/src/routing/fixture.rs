@@ -20,7 +20,7 @@ pub(crate) struct Spec {
     pub(crate) service: &'static str,
     pub(crate) version: &'static str,
     pub(crate) id: String,
-    pub(crate) tier: u32,
+    pub(crate) tier: u16,
     /// As `GET /path`.
     pub(crate) endpoints: Vec<String>,
     pub(crate) claims: Vec<ClaimRequirement>,

@@ -66,48 +66,81 @@ impl From<HealthStatus> for Health {
 
 /// The changing state of one instance.
 pub struct InstanceState {
-    key: InstanceKey,
+    hot: Hot,
     instance: Instance,
-    lease: Arc<Lease>,
-    /// What the service last said of itself.
-    status: AtomicU8,
-    /// No link of it was heard of for `degraded_after`.
-    silent: AtomicBool,
-    /// Its first heartbeat was acknowledged, on some link.
-    routable: AtomicBool,
-    /// All its links drain.
-    draining: AtomicBool,
-    /// Mean of its links' moving averages, in nanoseconds; 0 until the first heartbeat is back.
-    round_trip: AtomicU64,
-    /// Heartbeats that were not answered in time since the last one that was.
-    missed: AtomicU32,
     /// What the service last said of its load, in thousandths.
     load: AtomicU32,
     /// Where the turn among equally good links stands.
     link_turn: AtomicU32,
 }
 
+/// What every decision reads, on a cache line of its own: away from what requests write, such as reference counts.
+#[repr(align(64))]
+struct Hot {
+    lease: Arc<Lease>,
+    key: InstanceKey,
+    /// Mean of its links' moving averages, in nanoseconds; [`UNKNOWN`] until the first heartbeat is back.
+    round_trip: AtomicU64,
+    /// Heartbeats that were not answered in time since the last one that was.
+    missed: AtomicU32,
+    /// A [`Fitness`]. Only the registry writes it, under its lock.
+    fitness: AtomicU8,
+}
+
+/// Whether an instance may serve at all, in one byte: what it says, whether it is heard, whether it may be routed to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fitness(u8);
+
+impl Fitness {
+    /// The lowest two bits: what the service last said of itself.
+    const STATUS: u8 = 0b0000_0011;
+    /// No link of it was heard of for `degraded_after`.
+    const SILENT: u8 = 0b0000_0100;
+    /// Its first heartbeat was acknowledged, on some link.
+    const ROUTABLE: u8 = 0b0000_1000;
+    /// All its links drain.
+    const DRAINING: u8 = 0b0001_0000;
+
+    /// The service's own word and its silence, whichever is worse.
+    #[must_use]
+    pub fn health(self) -> Health {
+        let silence = u8::from(self.0 & Self::SILENT != 0) * Health::Degraded as u8;
+        Health::from_u8((self.0 & Self::STATUS).max(silence))
+    }
+
+    #[must_use]
+    pub const fn is_routable(self) -> bool {
+        self.0 & Self::ROUTABLE != 0
+    }
+
+    #[must_use]
+    pub const fn is_draining(self) -> bool {
+        self.0 & Self::DRAINING != 0
+    }
+
+    /// Routable, not draining, and healthy or degraded.
+    #[must_use]
+    pub const fn is_fit(self) -> bool {
+        self.0 & (Self::ROUTABLE | Self::DRAINING) == Self::ROUTABLE && self.0 & Self::STATUS <= Health::Degraded as u8
+    }
+}
+
 impl InstanceState {
     #[must_use]
     pub fn new(key: InstanceKey, instance: Instance, lease: Arc<Lease>) -> Self {
-        Self {
-            key,
-            instance,
+        let hot = Hot {
             lease,
-            status: AtomicU8::new(Health::Unknown as u8),
-            silent: AtomicBool::new(false),
-            routable: AtomicBool::new(false),
-            draining: AtomicBool::new(false),
-            round_trip: AtomicU64::new(0),
+            key,
+            round_trip: AtomicU64::new(UNKNOWN),
             missed: AtomicU32::new(0),
-            load: AtomicU32::new(0),
-            link_turn: AtomicU32::new(0),
-        }
+            fitness: AtomicU8::new(Health::Unknown as u8),
+        };
+        Self { hot, instance, load: AtomicU32::new(0), link_turn: AtomicU32::new(0) }
     }
 
     #[must_use]
     pub const fn key(&self) -> InstanceKey {
-        self.key
+        self.hot.key
     }
 
     #[must_use]
@@ -118,46 +151,48 @@ impl InstanceState {
     /// The request credit of the instance, shared by all its links; its slots are what is in flight.
     #[must_use]
     pub const fn lease(&self) -> &Arc<Lease> {
-        &self.lease
+        &self.hot.lease
+    }
+
+    /// Whether it may serve at all.
+    #[must_use]
+    pub fn fitness(&self) -> Fitness {
+        Fitness(self.hot.fitness.load(Ordering::Relaxed))
     }
 
     /// The service's own word and its silence, whichever is worse.
     #[must_use]
     pub fn health(&self) -> Health {
-        let status = Health::from_u8(self.status.load(Ordering::Relaxed));
-        if self.silent.load(Ordering::Relaxed) { status.max(Health::Degraded) } else { status }
+        self.fitness().health()
     }
 
     /// Whether its first heartbeat was acknowledged: before that, nothing is routed to it (SPEC 4).
     #[must_use]
     pub fn is_routable(&self) -> bool {
-        self.routable.load(Ordering::Relaxed)
+        self.fitness().is_routable()
     }
 
     /// Whether all its links drain.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.fitness().is_draining()
     }
 
     /// The moving average of round trips; `None` before the first.
     #[must_use]
     pub fn round_trip(&self) -> Option<Duration> {
-        known(self.round_trip.load(Ordering::Relaxed))
+        known(self.hot.round_trip.load(Ordering::Relaxed))
     }
 
     /// The same in nanoseconds, `u64::MAX` before the first: unknown is worst.
     pub(super) fn round_trip_or_worst(&self) -> u64 {
-        match self.round_trip.load(Ordering::Relaxed) {
-            0 => u64::MAX,
-            nanoseconds => nanoseconds,
-        }
+        self.hot.round_trip.load(Ordering::Relaxed)
     }
 
     /// Heartbeats that were not answered in time since the last one that was.
     #[must_use]
     pub fn heartbeats_missed(&self) -> u32 {
-        self.missed.load(Ordering::Relaxed)
+        self.hot.missed.load(Ordering::Relaxed)
     }
 
     /// What the service last said of its load, in thousandths of what it can bear.
@@ -167,31 +202,37 @@ impl InstanceState {
     }
 
     pub fn set_routable(&self) {
-        self.routable.store(true, Ordering::Relaxed);
+        self.set_fitness(Fitness::ROUTABLE, Fitness::ROUTABLE);
     }
 
     pub fn set_draining(&self, draining: bool) {
-        self.draining.store(draining, Ordering::Relaxed);
+        self.set_fitness(Fitness::DRAINING, if draining { Fitness::DRAINING } else { 0 });
     }
 
     pub fn set_silent(&self, silent: bool) {
-        self.silent.store(silent, Ordering::Relaxed);
+        self.set_fitness(Fitness::SILENT, if silent { Fitness::SILENT } else { 0 });
     }
 
+    /// What the service says of itself, and of its load in thousandths of what it can bear.
     pub fn set_status(&self, health: Health, load: u32) {
-        self.status.store(health as u8, Ordering::Relaxed);
+        self.set_fitness(Fitness::STATUS, health as u8);
         self.load.store(load, Ordering::Relaxed);
+    }
+
+    fn set_fitness(&self, mask: u8, bits: u8) {
+        let before = self.hot.fitness.load(Ordering::Relaxed);
+        self.hot.fitness.store((before & !mask) | (bits & mask), Ordering::Relaxed);
     }
 
     /// A heartbeat came back: the new average of the links' round trips, and the end of a row of missed ones.
     pub fn set_round_trip(&self, average: Duration) {
-        self.round_trip.store(nanoseconds(average), Ordering::Relaxed);
-        self.missed.store(0, Ordering::Relaxed);
+        self.hot.round_trip.store(nanoseconds(average), Ordering::Relaxed);
+        self.hot.missed.store(0, Ordering::Relaxed);
     }
 
     pub fn miss_heartbeat(&self) {
         // Only the registry writes here, under its lock.
-        self.missed.store(self.heartbeats_missed().saturating_add(1), Ordering::Relaxed);
+        self.hot.missed.store(self.heartbeats_missed().saturating_add(1), Ordering::Relaxed);
     }
 
     pub(super) fn link_turn(&self) -> u32 {
@@ -203,24 +244,26 @@ impl InstanceState {
     }
 }
 
-/// Never 0, which stands for "not yet known".
+/// A round trip that nobody has measured: worse than any other.
+const UNKNOWN: u64 = u64::MAX;
+
 fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX).max(1)
+    u64::try_from(duration.as_nanos()).unwrap_or(UNKNOWN - 1)
 }
 
 fn known(nanoseconds: u64) -> Option<Duration> {
-    (nanoseconds != 0).then(|| Duration::from_nanos(nanoseconds))
+    (nanoseconds != UNKNOWN).then(|| Duration::from_nanos(nanoseconds))
 }
 
 impl fmt::Debug for InstanceState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("InstanceState")
-            .field("key", &self.key)
+            .field("key", &self.hot.key)
             .field("instance", &self.instance)
             .field("health", &self.health())
             .field("routable", &self.is_routable())
             .field("draining", &self.is_draining())
-            .field("in_flight", &self.lease.in_flight())
+            .field("in_flight", &self.hot.lease.in_flight())
             .finish_non_exhaustive()
     }
 }
@@ -233,7 +276,7 @@ pub struct LinkState<H> {
     worker: usize,
     draining: AtomicBool,
     silent: AtomicBool,
-    /// Moving average in nanoseconds; 0 until the first heartbeat is back.
+    /// Moving average in nanoseconds; [`UNKNOWN`] until the first heartbeat is back.
     round_trip: AtomicU64,
 }
 
@@ -241,7 +284,7 @@ impl<H> LinkState<H> {
     #[must_use]
     pub const fn new(id: LinkId, handle: H, worker: usize) -> Self {
         let (draining, silent) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { id, handle, worker, draining, silent, round_trip: AtomicU64::new(0) }
+        Self { id, handle, worker, draining, silent, round_trip: AtomicU64::new(UNKNOWN) }
     }
 
     #[must_use]
@@ -305,7 +348,7 @@ impl<H> fmt::Debug for LinkState<H> {
 pub struct Candidate<H> {
     pub instance: Arc<InstanceState>,
     /// 0: the own region; then the neighbours in their configured order; then all others.
-    pub tier: u32,
+    pub tier: u16,
     /// Which of its version's endpoint sets it has.
     pub set: usize,
     pub links: Arc<[Arc<LinkState<H>>]>,

@@ -27,17 +27,26 @@ pub enum Strategy {
     Random,
 }
 
-/// One instance that is still in the running, with its figures as they were read at the start of the decision.
+/// One instance that is still in the running, with its figures as they were read at the start of the decision. Figures
+/// that are compared one after the other share a word, the first in its high bits.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Seen {
     /// Its place among the candidates, which are in canonical order.
-    pub(super) place: u32,
-    pub(super) tier: u32,
-    pub(super) health: u8,
-    pub(super) in_flight: u32,
-    pub(super) missed: u32,
+    place: u32,
+    /// Health, then tier of the region.
+    rank: u32,
     /// Nanoseconds; `u64::MAX` while unknown.
-    pub(super) round_trip: u64,
+    round_trip: u64,
+    /// Requests in flight, then heartbeats missed.
+    load: u64,
+}
+
+impl Seen {
+    #[inline]
+    pub(super) fn new(place: u32, (health, tier): (u8, u16), round_trip: u64, (in_flight, missed): (u32, u32)) -> Self {
+        let rank = u32::from(health) << 16 | u32::from(tier);
+        Self { place, rank, round_trip, load: u64::from(in_flight) << 32 | u64::from(missed) }
+    }
 }
 
 /// What a strategy chose.
@@ -51,25 +60,26 @@ pub struct Choice {
 
 impl Strategy {
     /// Chooses among the survivors of the earlier steps, which are in canonical order; `None` only of none.
-    pub(super) fn choose(
+    pub(super) fn choose<T: Trace>(
         self,
         mut survivors: Survivors<'_>,
         turn: u32,
         random: u64,
-        trace: &mut impl Trace,
+        trace: &mut T,
     ) -> Option<Choice> {
         match self {
             Self::LowestPing => {
                 // (7) the lowest round trip, within the tolerance
-                let best = survivors.seen().iter().map(|seen| seen.round_trip).min()?;
-                let tolerance = u64::try_from(TOLERANCE.as_nanos()).unwrap_or(u64::MAX).max(best / TOLERANCE_DIVISOR);
+                let best = survivors.spread.round_trip.least;
+                let tolerance = (TOLERANCE.as_nanos() as u64).max(best / TOLERANCE_DIVISOR);
                 let bound = best.saturating_add(tolerance);
-                survivors.keep(trace, Step::RoundTrip, Why::Slower, |seen| seen.round_trip <= bound);
+                let needed = survivors.spread.round_trip.most > bound;
+                survivors.keep(needed, trace, Step::RoundTrip, Why::Slower, |seen| seen.round_trip <= bound);
                 // (8) the fewest in flight, then the fewest heartbeats missed, then by turn
-                let fewest = survivors.seen().iter().map(|seen| seen.in_flight).min()?;
-                survivors.keep(trace, Step::InFlight, Why::Busier, |seen| seen.in_flight == fewest);
-                let fewest = survivors.seen().iter().map(|seen| seen.missed).min()?;
-                survivors.keep(trace, Step::HeartbeatsMissed, Why::MissedMore, |seen| seen.missed == fewest);
+                let Range { least, most } = survivors.spread.load;
+                survivors.keep(least < most, trace, Step::InFlight, Why::Busier, |seen| seen.load >> 32 == least >> 32);
+                let Range { least, most } = survivors.spread.load;
+                survivors.keep(least < most, trace, Step::HeartbeatsMissed, Why::MissedMore, |seen| seen.load == least);
                 by_turn(&mut survivors, turn, trace)
             }
             Self::LeastLoaded => {
@@ -82,7 +92,7 @@ impl Strategy {
                 };
                 let pick = |place: u64| survivors.seen().get(usize::try_from(place).ok()?).copied();
                 let (first, second) = (pick(first)?, pick(second)?);
-                let cost = |seen: Seen| (u128::from(seen.round_trip) * (u128::from(seen.in_flight) + 1), seen.place);
+                let cost = |seen: Seen| (u128::from(seen.round_trip) * (u128::from(seen.load >> 32) + 1), seen.place);
                 let chosen = if cost(second) < cost(first) { second } else { first };
                 let place = survivors.only(trace, Step::Load, Why::NotDrawn, chosen)?;
                 Some(Choice { place, next_turn: None })
@@ -100,7 +110,7 @@ impl Strategy {
 }
 
 /// The first one at or after the turn, around the corner if need be: strict alternation among those that stay equal.
-fn by_turn(survivors: &mut Survivors<'_>, turn: u32, trace: &mut impl Trace) -> Option<Choice> {
+fn by_turn<T: Trace>(survivors: &mut Survivors<'_>, turn: u32, trace: &mut T) -> Option<Choice> {
     let first = *survivors.seen().first()?;
     if survivors.seen().len() == 1 {
         // Nothing is written where there is nothing to alternate: the turn is shared by all threads.
@@ -111,41 +121,108 @@ fn by_turn(survivors: &mut Survivors<'_>, turn: u32, trace: &mut impl Trace) -> 
     Some(Choice { place, next_turn: Some(chosen.place + 1) })
 }
 
+/// From the least to the most of a figure.
+#[derive(Debug, Clone, Copy)]
+struct Range<N> {
+    least: N,
+    most: N,
+}
+
+impl<N: Ord + Copy> Range<N> {
+    #[inline]
+    fn take_in(&mut self, figure: N) {
+        self.least = self.least.min(figure);
+        self.most = self.most.max(figure);
+    }
+}
+
+/// How far the survivors' figures lie apart: where they do not, a step has nothing to drop and is not walked.
+#[derive(Debug, Clone, Copy)]
+struct Spread {
+    rank: Range<u32>,
+    round_trip: Range<u64>,
+    load: Range<u64>,
+}
+
+impl Spread {
+    const NONE: Self = Self {
+        rank: Range { least: u32::MAX, most: 0 },
+        round_trip: Range { least: u64::MAX, most: 0 },
+        load: Range { least: u64::MAX, most: 0 },
+    };
+
+    #[inline]
+    fn take_in(&mut self, seen: &Seen) {
+        self.rank.take_in(seen.rank);
+        self.round_trip.take_in(seen.round_trip);
+        self.load.take_in(seen.load);
+    }
+}
+
 /// Those still in the running, in canonical order.
 #[derive(Debug)]
 pub(super) struct Survivors<'s> {
     buffer: &'s mut [Seen],
     len: usize,
+    spread: Spread,
 }
 
 impl<'s> Survivors<'s> {
-    /// The first `len` of a buffer.
-    pub(super) fn new(buffer: &'s mut [Seen], len: usize) -> Self {
-        Self { len: len.min(buffer.len()), buffer }
+    /// None yet; at most as many as the buffer holds.
+    pub(super) const fn new(buffer: &'s mut [Seen]) -> Self {
+        Self { buffer, len: 0, spread: Spread::NONE }
     }
 
-    pub(super) fn seen(&self) -> &[Seen] {
+    #[inline]
+    pub(super) fn push(&mut self, seen: Seen) {
+        if let Some(place) = self.buffer.get_mut(self.len) {
+            *place = seen;
+            self.len += 1;
+            self.spread.take_in(&seen);
+        }
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    fn seen(&self) -> &[Seen] {
         self.buffer.get(..self.len).unwrap_or_default()
     }
 
-    /// Drops whoever does not meet the condition, and tells the trace.
-    pub(super) fn keep(&mut self, trace: &mut impl Trace, step: Step, why: Why, keeps: impl Fn(&Seen) -> bool) {
-        let mut kept = 0;
-        for at in 0..self.len {
-            let seen = self.buffer[at];
-            if keeps(&seen) {
-                self.buffer[kept] = seen;
-                kept += 1;
-            } else {
-                trace.fell(step, seen.place as usize, why);
-            }
-        }
-        self.len = kept;
-        trace.survived(step, kept);
+    /// Steps 5 and 6 of SPEC 5: healthy before degraded, then the nearest region.
+    pub(super) fn keep_nearest<T: Trace>(&mut self, trace: &mut T) {
+        let Range { least, most } = self.spread.rank;
+        self.keep(least < most, trace, Step::Health, Why::Degraded, |seen| seen.rank >> 16 == least >> 16);
+        let Range { least, most } = self.spread.rank;
+        self.keep(least < most, trace, Step::Region, Why::Farther, |seen| seen.rank == least);
     }
 
-    fn only(&mut self, trace: &mut impl Trace, step: Step, why: Why, chosen: Seen) -> Option<usize> {
-        self.keep(trace, step, why, |seen| seen.place == chosen.place);
+    /// Drops whoever does not meet the condition, where that is `needed` at all, and tells the trace.
+    #[inline]
+    fn keep<T: Trace>(&mut self, needed: bool, trace: &mut T, step: Step, why: Why, keeps: impl Fn(&Seen) -> bool) {
+        if needed {
+            let Self { buffer, len, .. } = self;
+            let (mut kept, mut spread) = (0, Spread::NONE);
+            for at in 0..*len {
+                let seen = buffer[at];
+                if keeps(&seen) {
+                    buffer[kept] = seen;
+                    kept += 1;
+                    spread.take_in(&seen);
+                } else {
+                    trace.fell(step, seen.place as usize, why);
+                }
+            }
+            (self.len, self.spread) = (kept, spread);
+        }
+        trace.survived(step, self.len);
+    }
+
+    fn only<T: Trace>(&mut self, trace: &mut T, step: Step, why: Why, chosen: Seen) -> Option<usize> {
+        if T::LISTENS {
+            self.keep(true, trace, step, why, |seen| seen.place == chosen.place);
+        }
         usize::try_from(chosen.place).ok()
     }
 }
@@ -156,20 +233,18 @@ mod tests {
     use super::*;
 
     fn seen(figures: &[(u64, u32, u32)]) -> Vec<Seen> {
-        let seen = |(place, &(milliseconds, in_flight, missed)): (usize, &(u64, u32, u32))| Seen {
-            place: u32::try_from(place).unwrap(),
-            in_flight,
-            missed,
-            round_trip: milliseconds * 1_000_000,
-            ..Seen::default()
+        let seen = |(place, &(milliseconds, in_flight, missed)): (u32, &(u64, u32, u32))| {
+            Seen::new(place, (0, 0), milliseconds * 1_000_000, (in_flight, missed))
         };
-        figures.iter().enumerate().map(seen).collect()
+        (0..).zip(figures).map(seen).collect()
     }
 
     fn chosen(strategy: Strategy, figures: &[(u64, u32, u32)], turn: u32, random: u64) -> usize {
-        let mut buffer = seen(figures);
-        let len = buffer.len();
-        strategy.choose(Survivors::new(&mut buffer, len), turn, random, &mut Untraced).unwrap().place
+        let all = seen(figures);
+        let mut buffer = all.clone();
+        let mut survivors = Survivors::new(&mut buffer);
+        all.into_iter().for_each(|seen| survivors.push(seen));
+        strategy.choose(survivors, turn, random, &mut Untraced).unwrap().place
     }
 
     #[test]
@@ -191,10 +266,9 @@ mod tests {
 
     #[test]
     fn an_unknown_round_trip_is_the_worst_one() {
-        let mut buffer = seen(&[(0, 0, 0), (900, 0, 0)]);
-        buffer[0].round_trip = u64::MAX;
-        let choice = Strategy::LowestPing.choose(Survivors::new(&mut buffer, 2), 0, 0, &mut Untraced);
-        assert_eq!(choice.map(|choice| choice.place), Some(1));
+        let unknown = u64::MAX / 1_000_000;
+        assert_eq!(chosen(Strategy::LowestPing, &[(unknown, 0, 0), (900, 0, 0)], 0, 0), 1);
+        assert_eq!(chosen(Strategy::LowestPing, &[(unknown, 1, 0), (unknown, 0, 0)], 0, 0), 1);
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! the selected version. Over segments all three are a few lines. A lookup allocates nothing; it visits each node at
 //! most once, so it ends however the templates overlap.
 
+use std::num::NonZeroU32;
+
 use router_common::endpoint::{PathTemplate, Segment};
 use router_common::path::{Parameters, RequestPath, normal_literal};
 use rustc_hash::FxHashMap;
@@ -17,8 +19,8 @@ pub struct Trie<T> {
 
 #[derive(Debug)]
 struct Node<T> {
-    literals: FxHashMap<Box<str>, usize>,
-    parameter: Option<usize>,
+    literals: Literals,
+    parameter: Option<NodeIndex>,
     /// The template that ends with this segment.
     here: Option<T>,
     /// The same, with a slash after it.
@@ -27,7 +29,51 @@ struct Node<T> {
     rest: Option<T>,
 }
 
+/// A node's place: never 0, as the root is nobody's child, and so an absent child takes no room of its own.
+type NodeIndex = NonZeroU32;
+
 const ROOT: usize = 0;
+
+/// The literal segments below a node. Most nodes have none or one, which is compared without hashing.
+#[derive(Debug)]
+enum Literals {
+    None,
+    One(Box<str>, NodeIndex),
+    Many(FxHashMap<Box<str>, NodeIndex>),
+}
+
+impl Literals {
+    #[inline]
+    fn find(&self, segment: &str) -> Option<NodeIndex> {
+        match self {
+            Self::None => None,
+            Self::One(literal, next) => (**literal == *segment).then_some(*next),
+            Self::Many(literals) => literals.get(segment).copied(),
+        }
+    }
+
+    fn find_or_insert(&mut self, segment: &str, fresh: NodeIndex) -> NodeIndex {
+        if let Some(next) = self.find(segment) {
+            return next;
+        }
+        match std::mem::replace(self, Self::None) {
+            Self::None => *self = Self::One(segment.into(), fresh),
+            Self::One(literal, next) => {
+                let literals = [(literal, next), (segment.into(), fresh)];
+                *self = Self::Many(literals.into_iter().collect());
+            }
+            Self::Many(mut literals) => {
+                literals.insert(segment.into(), fresh);
+                *self = Self::Many(literals);
+            }
+        }
+        fresh
+    }
+}
+
+fn place_of(index: NodeIndex) -> usize {
+    index.get() as usize
+}
 
 impl<T> Trie<T> {
     #[must_use]
@@ -39,24 +85,24 @@ impl<T> Trie<T> {
     pub fn place(&mut self, template: &PathTemplate) -> &mut Option<T> {
         let mut at = ROOT;
         for segment in template.segments() {
-            let fresh = self.nodes.len();
+            // Far fewer templates are registered than would fill 32 bits.
+            let fresh = u32::try_from(self.nodes.len()).ok().and_then(NodeIndex::new).unwrap_or(NodeIndex::MAX);
             let next = match segment {
-                Segment::Literal(literal) => {
-                    *self.nodes[at].literals.entry(normal_literal(literal).into()).or_insert(fresh)
-                }
+                Segment::Literal(literal) => self.nodes[at].literals.find_or_insert(&normal_literal(literal), fresh),
                 Segment::Parameter(_) => *self.nodes[at].parameter.get_or_insert(fresh),
                 Segment::CatchAll(_) => return &mut self.nodes[at].rest,
             };
             if next == fresh {
                 self.nodes.push(Node::new());
             }
-            at = next;
+            at = place_of(next);
         }
         let node = &mut self.nodes[at];
         if template.has_trailing_slash() { &mut node.slashed } else { &mut node.here }
     }
 
     /// The best value for a path among those that `accept` takes, and where the parameters stand in the raw path.
+    #[inline]
     pub fn find(&self, path: &RequestPath<'_>, accept: impl Fn(&T) -> bool) -> Option<(&T, Parameters)> {
         let mut walk = Walk { nodes: &self.nodes, path: path.normal(), accept, parameters: Parameters::new() };
         let found = match path.normal() {
@@ -75,7 +121,7 @@ impl<T> Default for Trie<T> {
 
 impl<T> Node<T> {
     fn new() -> Self {
-        Self { literals: FxHashMap::default(), parameter: None, here: None, slashed: None, rest: None }
+        Self { literals: Literals::None, parameter: None, here: None, slashed: None, rest: None }
     }
 }
 
@@ -104,14 +150,14 @@ impl<'t, T, A: Fn(&T) -> bool> Walk<'t, '_, T, A> {
         };
         let segment = rest.bytes().position(|byte| byte == b'/').and_then(|end| rest.get(..end)).unwrap_or(rest);
         let end = start + segment.len();
-        if let Some(&next) = node.literals.get(segment)
-            && let Some(found) = self.down(next, end)
+        if let Some(next) = node.literals.find(segment)
+            && let Some(found) = self.down(place_of(next), end)
         {
             return Some(found);
         }
         if let Some(next) = node.parameter {
             self.parameters.push(start, end);
-            if let Some(found) = self.down(next, end) {
+            if let Some(found) = self.down(place_of(next), end) {
                 return Some(found);
             }
             self.parameters.pop();

@@ -312,7 +312,7 @@ struct Listener {
 }
 
 impl Trace for Listener {
-    const COMPLETE: bool = true;
+    const LISTENS: bool = true;
 
     fn version(&mut self, _: &Version, _: usize) {}
     fn fell(&mut self, step: Step, place: usize, why: Why) {
@@ -367,7 +367,7 @@ fn a_trace_hears_why_each_instance_fell_and_changes_nothing() {
 }
 
 fn any_spec() -> impl Strategy<Value = Spec> {
-    (0..3_u32, 0..3_u8, 1..40_u64, 0..3_u32, prop::bool::weighted(0.9)).prop_map(
+    (0..3_u16, 0..3_u8, 1..40_u64, 0..3_u32, prop::bool::weighted(0.9)).prop_map(
         |(tier, health, ms, lease, routable)| {
             let health = [Health::Healthy, Health::Degraded, Health::Unhealthy][usize::from(health)];
             let round_trip = Duration::from_millis(ms);
