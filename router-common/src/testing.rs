@@ -3,6 +3,7 @@
 //! Nothing here runs by itself: a test moves frames and time, so every schedule can be made and made again.
 
 pub mod fuzz;
+pub mod hostile;
 pub mod world;
 
 use std::collections::VecDeque;

@@ -5,6 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::event::{Event, ProtocolError, StreamFailure};
+use super::flow::FlowError;
 use super::outbound::TUNNEL_STATUS;
 use super::registration::{self, Part};
 use super::stream::{ReceiveState, Received, Side, Stream, Wire};
@@ -64,6 +65,9 @@ impl Session {
         }
         self.last_peer_id = id;
         self.charge_link(body.len())?;
+        if body.len() > self.common.limits.stream_window as usize {
+            return Err(FlowError.into());
+        }
         if !self.drain.admits(id) {
             self.refuse_request(id, Reason::Refused, "this link is drained");
             return Ok(());

@@ -443,6 +443,7 @@ fn more_bytes_than_credit_close_the_link() {
     };
     let error = pair.service.handle_frame(Frame::Request(request), now).unwrap_err();
     assert_eq!(error.code, CloseCode::FlowControl);
+    assert_eq!(pair.service.remembered(), 0);
 }
 
 #[test]
