@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use router_common::testing::hostile::Hostile;
 use router_common::testing::world::{Summary, World};
 
-const SEEDS: u64 = 2_000;
+const SEEDS: u64 = 800;
 const STEPS: usize = 600;
 
 fn number(name: &str) -> Option<u64> {

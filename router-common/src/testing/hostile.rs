@@ -64,7 +64,11 @@ impl Hostile {
         }
         self.pair.cut();
         for end in [End::Gateway, End::Service] {
-            self.poll(end);
+            while let Some(event) = self.pair.end(end).poll_event() {
+                if let Event::Request(key, _) = event {
+                    self.held.push((end, key));
+                }
+            }
         }
         for (end, key) in std::mem::take(&mut self.held) {
             self.pair.end(end).release(key);

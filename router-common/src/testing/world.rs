@@ -1,7 +1,9 @@
-//! A seeded world around a [`Pair`]: applications at both ends that open, answer, stall, fail, cancel and drain in
-//! random order, and a judge that knows what every body must be.
+//! A seeded world around a [`Pair`]: applications at both ends that open, answer, stall, fail, cancel, tunnel, register
+//! and drain in random order, over links that drain, close and break midway, and a judge that knows what every body must
+//! be.
 //!
-//! What it holds to: every request gets exactly one outcome; bodies are exact, or visibly cut after an exact beginning;
+//! What it holds to: every request gets exactly one outcome; bodies are exact, or visibly cut after an exact beginning; a
+//! body of another length than its head says is never complete; the last endpoint set is the one that is answered;
 //! no stream sees another's bytes; neither lease is ever exceeded; when all is quiet nothing is left anywhere.
 
 use std::collections::HashMap;
@@ -11,6 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{End, Pair, Random, Setup};
+use crate::endpoint::{EndpointDescriptor, EndpointId};
 use crate::frame::{CloseCode, Reason, ReceiveLimits};
 use crate::head::{RequestHead, RequestParts, ResponseHead, Scheme, Trailers};
 use crate::session::{Budget, Common, Event, Opening, Read, ReadHead, StreamFailure, StreamKey};
@@ -34,6 +37,22 @@ struct Sending {
     finished: bool,
 }
 
+impl Sending {
+    /// Fields for its head: who it is, and sometimes a length, which is sometimes wrong.
+    fn headers(&self, tag: u64, announced: bool, random: &mut Random) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert("tag", HeaderValue::from(tag));
+        if announced && random.chance(30) {
+            let wrong = random.chance(10);
+            headers.insert("content-length", HeaderValue::from(self.length + usize::from(wrong)));
+            if wrong {
+                headers.insert("wrong", HeaderValue::from(1));
+            }
+        }
+        headers
+    }
+}
+
 /// A body that is being read.
 #[derive(Debug, Default)]
 struct Reading {
@@ -41,6 +60,8 @@ struct Reading {
     trailers: bool,
     /// It does not read now.
     stalled: bool,
+    /// The head announced another length: this cannot be complete.
+    wrong: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +87,9 @@ struct Handling {
     at: End,
     tag: u64,
     key: StreamKey,
+    /// The request was HEAD; or asked for a tunnel.
+    bodiless: bool,
+    tunnel: bool,
     reading: Reading,
     request_over: bool,
     answer: Option<Sending>,
@@ -83,6 +107,9 @@ pub struct World {
     finished: HashMap<u64, Outcome>,
     handled: HashMap<u64, u32>,
     winding_down: bool,
+    /// The last endpoint set that was offered, and the last that was answered.
+    offered: u64,
+    settled: u64,
     budgets: [std::sync::Arc<Budget>; 2],
     lease: u32,
 }
@@ -112,7 +139,8 @@ impl World {
             let most = if random.chance(50) { 2_000 } else { 100_000 };
             (1 + random.below(most) as u32).max(64)
         };
-        let budgets = [Budget::new(100_000_000), Budget::new(100_000_000)];
+        let budget = if random.chance(20) { 60_000 } else { 100_000_000 };
+        let budgets = [Budget::new(budget), Budget::new(budget)];
         let mut common = |budget: &std::sync::Arc<Budget>| Common {
             limits: ReceiveLimits {
                 stream_window: window(&mut random),
@@ -135,6 +163,8 @@ impl World {
             finished: HashMap::new(),
             handled: HashMap::new(),
             winding_down: false,
+            offered: 0,
+            settled: 0,
             budgets,
             lease,
         }
@@ -189,7 +219,9 @@ impl World {
                 self.pair.reorder(end, &mut random);
             }
             18 if self.random.chance(10) => self.change_lease(),
-            19 if self.random.chance(20) => self.pair.advance(Duration::from_millis(500)),
+            18 if self.random.chance(10) => self.register(),
+            19 if self.random.chance(20) => self.pass_time(),
+            19 if !self.winding_down && self.random.chance(1) => self.disturb(end),
             _ => {}
         }
         self.pump();
@@ -217,8 +249,11 @@ impl World {
                 self.pair.end(end.other()).handle_link_closed();
             }
             for event in events {
-                if let Event::Request(key, head) = event {
-                    self.begin_handling(end, key, &head);
+                match event {
+                    Event::Request(key, head) => self.begin_handling(end, key, &head),
+                    Event::Endpoints { revision, .. } => self.pair.gateway.endpoints_result(revision, Vec::new()),
+                    Event::EndpointsResult { revision, .. } => self.settled = revision,
+                    _ => {}
                 }
             }
         }
@@ -231,6 +266,32 @@ impl World {
         let generation = self.pair.service_lease.generation() + 1;
         self.pair.service_lease.update(generation, limit);
         self.pair.service.announce_lease();
+    }
+
+    fn register(&mut self) {
+        let set = (1..1 + self.random.below(500) as u32)
+            .filter_map(EndpointId::new)
+            .map(|id| EndpointDescriptor::new(id, http::Method::GET, format!("/{id}").parse().unwrap()))
+            .collect();
+        if self.pair.service.register(self.offered + 1, set).is_ok() {
+            self.offered += 1;
+        }
+    }
+
+    /// Mostly a little; now and then so much that a heartbeat is due, and with frames in transit that is a silence.
+    fn pass_time(&mut self) {
+        let millis = if self.random.chance(90) { 500 } else { self.random.below(20_000) };
+        self.pair.advance(Duration::from_millis(millis as u64));
+    }
+
+    /// What happens to links.
+    fn disturb(&mut self, end: End) {
+        let now = self.pair.now;
+        match self.random.below(6) {
+            0 => self.pair.cut(),
+            1 => self.pair.end(end).close(CloseCode::Shutdown, String::new()),
+            _ => self.pair.end(end).drain(now),
+        }
     }
 
     fn open(&mut self, by: End) {
@@ -247,18 +308,15 @@ impl World {
         let tag = self.next_tag;
         self.next_tag += 1;
         let mut sending = self.body();
-        let mut headers = HeaderMap::new();
-        headers.insert("tag", HeaderValue::from(tag));
-        if self.random.chance(30) {
-            headers.insert("content-length", HeaderValue::from(sending.length));
-        }
+        let tunnel = self.random.chance(8);
+        let headers = sending.headers(tag, !tunnel, &mut self.random);
         let first = if self.random.chance(60) { sending.length } else { self.random.below(sending.length + 1) };
         let end = first == sending.length && !sending.trailers && self.random.chance(80);
         let head = RequestHead::encode(&RequestParts {
-            endpoint: crate::endpoint::EndpointId::new(u32::from(by == End::Gateway)),
+            endpoint: EndpointId::new(u32::from(by == End::Gateway)),
             deadline: None,
             hops: 0,
-            method: "POST",
+            method: if self.random.chance(10) { "HEAD" } else { "POST" },
             scheme: Scheme::Http,
             authority: "test",
             target: "/",
@@ -266,12 +324,12 @@ impl World {
             client: None,
             headers: &headers,
             claims: &[],
-            tunnel_protocol: None,
+            tunnel_protocol: tunnel.then_some("websocket"),
         })
         .unwrap();
         sending.sent = first;
         sending.finished = end;
-        let opening = Opening { head, body: piece(tag, false, 0, first), end, tunnel: false, permit };
+        let opening = Opening { head, body: piece(tag, false, 0, first), end, tunnel, permit };
         let Ok(key) = self.pair.end(by).open(opening) else {
             assert!(self.pair.end(by).is_peer_draining() || !self.pair.end(by).is_established());
             return;
@@ -295,9 +353,11 @@ impl World {
     fn begin_handling(&mut self, at: End, key: StreamKey, head: &RequestHead) {
         let tag = head.headers().find(|(name, _)| &name[..] == b"tag").expect("every request has its tag").1;
         let tag: u64 = std::str::from_utf8(&tag).unwrap().parse().unwrap();
+        let wrong = head.headers().any(|(name, _)| &name[..] == b"wrong");
+        let (bodiless, tunnel) = (head.method() == "HEAD", head.tunnel_protocol().is_some());
         *self.handled.entry(tag).or_default() += 1;
-        let reading = Reading { stalled: self.random.chance(10), ..Reading::default() };
-        let handling = Handling { at, tag, key, reading, request_over: false, answer: None };
+        let reading = Reading { stalled: self.random.chance(10), wrong, ..Reading::default() };
+        let handling = Handling { at, tag, key, bodiless, tunnel, reading, request_over: false, answer: None };
         assert!(self.handlings.insert((at, key), handling).is_none(), "one stream, two handlers");
     }
 
@@ -324,6 +384,7 @@ impl World {
                         let tag = head.headers().find(|(name, _)| &name[..] == b"tag").unwrap().1;
                         assert_eq!(&tag[..], call.tag.to_string().as_bytes(), "a response of another request");
                         call.answered = true;
+                        call.reading.wrong = head.headers().any(|(name, _)| &name[..] == b"wrong");
                     }
                 }
             }
@@ -370,14 +431,21 @@ impl World {
         }
         if handling.answer.is_none() && (handling.request_over || self.random.chance(10)) {
             let mut sending = self.body();
+            let mut headers = sending.headers(tag, !handling.tunnel, &mut self.random);
+            if handling.bodiless {
+                // The length is announced, and nothing of it sent: that is not wrong.
+                headers.remove("wrong");
+                sending.length = 0;
+            }
             let first = if self.random.chance(60) { sending.length } else { 0 };
-            let end = first == sending.length && !sending.trailers;
-            let mut headers = HeaderMap::new();
-            headers.insert("tag", HeaderValue::from(tag));
-            let head = ResponseHead::encode(200, &headers).unwrap();
+            // Or the head alone at first, as one-way endpoints have it.
+            let end = first == sending.length && !sending.trailers && self.random.chance(80);
+            let tunnel = handling.tunnel && self.random.chance(70);
+            let status = if tunnel || self.random.chance(80) { 200 } else { 202 };
+            let head = ResponseHead::encode(status, &headers).unwrap();
             (sending.sent, sending.finished) = (first, end);
             let body = piece(tag, true, 0, first);
-            if self.pair.end(handling.at).respond(key, head, body, end, false).is_err() {
+            if self.pair.end(handling.at).respond(key, head, body, end, tunnel).is_err() {
                 self.pair.end(handling.at).release(key);
                 return true;
             }
@@ -394,11 +462,17 @@ impl World {
     }
 
     fn judge(mut self) -> Summary {
+        let severed = self.pair.gateway.is_over() || self.pair.service.is_over();
         assert!(self.calls.is_empty(), "calls without an outcome: {:?}", self.calls);
         assert!(self.handlings.is_empty(), "handlers that never ended: {:?}", self.handlings);
         assert_eq!(self.finished.len(), self.opened, "as many outcomes as requests");
         // Owed terminals may still be in transit.
-        self.pair.settle();
+        for (end, event) in self.pair.settle() {
+            match event {
+                Event::EndpointsResult { revision, .. } if end == End::Service => self.settled = revision,
+                _ => {}
+            }
+        }
         for end in [End::Gateway, End::Service] {
             let session = self.pair.end(end);
             assert_eq!(session.remembered(), 0, "{end:?} remembers streams: {session:?}");
@@ -407,6 +481,7 @@ impl World {
         assert_eq!(self.pair.lease.in_flight(), 0, "the gateway's view of the lease");
         assert_eq!(self.pair.service_lease.in_flight(), 0, "the service's lease");
         assert_eq!([self.budgets[0].used(), self.budgets[1].used()], [0, 0], "buffered bytes");
+        assert!(severed || self.settled == self.offered, "set {} of {}", self.settled, self.offered);
         assert!(self.handled.values().all(|times| *times == 1), "a request reached two handlers");
         let mut summary = Summary { requests: self.opened, ..Summary::default() };
         for (tag, outcome) in &self.finished {
@@ -470,7 +545,10 @@ fn read_some(
     while !reading.stalled {
         match session.read(key) {
             Read::Pending => return None,
-            Read::End => return Some(Outcome::Complete),
+            Read::End => {
+                assert!(!reading.wrong, "a body of another length than announced is complete");
+                return Some(Outcome::Complete);
+            }
             Read::Failed(failure) => return Some(Outcome::Failed(failure)),
             Read::Trailers(trailers) => {
                 assert!(!std::mem::replace(&mut reading.trailers, true), "trailers twice");
