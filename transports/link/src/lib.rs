@@ -43,3 +43,23 @@ pub use link::{
     BoxFuture, BoxLink, BoxListener, Capabilities, Connector, DetachedLink, Link, LinkError, Listener, PeerInfo,
 };
 pub use responder::{Respond, RespondError, Responder};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_crosses_threads_may() {
+        fn send<T: Send>() {}
+        fn shared<T: Send + Sync + Clone>() {}
+        send::<Body>();
+        send::<Driver>();
+        send::<DetachedDriver>();
+        send::<Exchange>();
+        send::<Responder>();
+        send::<Respond>();
+        shared::<Handle>();
+        shared::<Cancellation>();
+        shared::<RequestContext>();
+    }
+}

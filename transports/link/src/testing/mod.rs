@@ -70,6 +70,15 @@ macro_rules! contract {
             a_request_whose_deadline_has_passed_is_not_sent,
             many_cancelled_exchanges_leave_nothing_behind
         );
+        $crate::contract!(@threads $ends, messages: many_exchanges_interleave_without_mixing);
+        $crate::contract!(@threads $ends, cancellation: many_cancelled_exchanges_leave_nothing_behind);
+    };
+    // Once more where every task may run on any thread.
+    (@threads $ends:ident, $group:ident: $name:ident) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+        async fn $name() {
+            $crate::testing::within($crate::testing::$group::$name($ends().await)).await;
+        }
     };
     (@ $ends:ident, $group:ident: $($name:ident),+) => {
         mod $group {
