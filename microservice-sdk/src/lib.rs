@@ -46,6 +46,7 @@
 //! | to do this | use |
 //! |---|---|
 //! | declare endpoints | [`endpoint`] on functions, [`service`] on an impl block, [`Route`] at run time |
+//! | serve an existing web service | [`Microservice::mount`]: any tower service of HTTP requests |
 //! | take things from a request | [`extract`]: [`Path`], [`Query`], [`Json`], [`State`], [`Deadline`], [`Claims`], `HeaderMap`, `Bytes`, `String`, [`Body`], [`Request`] .. |
 //! | answer | [`response`]: [`Json`], text, bytes, a status, tuples, [`Chunks`], [`Response`], `Result` |
 //! | say what went wrong | [`EndpointError`](derive@EndpointError), [`Problem`], [`Internal`] |
@@ -85,6 +86,7 @@
 //!
 //! Deliberately unknown here: sockets, frames and brokers (a transport is a URL), and whom a request was routed past.
 
+mod bridge;
 mod client;
 mod connect;
 mod dispatch;

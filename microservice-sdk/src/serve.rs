@@ -106,8 +106,8 @@ struct Serving {
 
 enum Stage {
     Handling { running: Running, responder: Responder, cancelled: Cancelled },
-    Responding { respond: Pin<Box<Respond>> },
-    OneWay { running: Option<Running>, accepted: Option<Pin<Box<Respond>>>, ended: Option<oneshot::Sender<()>> },
+    Responding { respond: Respond },
+    OneWay { running: Option<Running>, accepted: Option<Respond>, ended: Option<oneshot::Sender<()>> },
     Done,
 }
 
@@ -122,7 +122,7 @@ impl Stage {
         let (ended, until) = oneshot::channel();
         let mut response = Response::new(Body::stream(Until(until)));
         *response.status_mut() = StatusCode::ACCEPTED;
-        let accepted = Some(Box::pin(responder.respond(response)));
+        let accepted = Some(responder.respond(response));
         Self::OneWay { running: Some(running), accepted, ended: Some(ended) }
     }
 }
@@ -181,7 +181,7 @@ impl Serving {
 
     fn respond(&mut self, response: Response) {
         if let Stage::Handling { responder, .. } = std::mem::replace(&mut self.stage, Stage::Done) {
-            self.stage = Stage::Responding { respond: Box::pin(responder.respond(response)) };
+            self.stage = Stage::Responding { respond: responder.respond(response) };
         }
     }
 
@@ -227,8 +227,8 @@ impl fmt::Debug for Serving {
 }
 
 /// Hands over an answer. A body that panics is a body that failed: the stream is cancelled, as its head has gone.
-fn poll_respond(respond: &mut Pin<Box<Respond>>, cx: &mut Context<'_>) -> Poll<()> {
-    match catch_unwind(AssertUnwindSafe(|| respond.as_mut().poll(cx))) {
+fn poll_respond(respond: &mut Respond, cx: &mut Context<'_>) -> Poll<()> {
+    match catch_unwind(AssertUnwindSafe(|| Pin::new(respond).poll(cx))) {
         Ok(Poll::Pending) => Poll::Pending,
         Ok(Poll::Ready(Ok(()))) => Poll::Ready(()),
         Ok(Poll::Ready(Err(error))) => {

@@ -381,3 +381,26 @@ async fn methods_of_a_service_share_their_value() {
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), wanted);
     }
 }
+
+#[tokio::test]
+async fn a_tower_service_is_mounted_whole() {
+    let existing = tower::service_fn(|request: Request| async move {
+        let text = format!("{} {}", request.method(), request.uri());
+        if request.uri().path().ends_with("/fail") { Err("it failed") } else { Ok(Response::new(Body::from(text))) }
+    });
+    let mut service =
+        Microservice::new("old", "1.0.0").mount("/old", existing).raw(Method::GET, "/old/new", || async { "new" });
+    for (method, uri, status, wanted) in [
+        ("GET", "/old", 200, "GET /old"),
+        ("PATCH", "/old/", 200, "PATCH /old/"),
+        ("POST", "/old/a/b?c=d", 200, "POST /old/a/b?c=d"),
+        ("GET", "/old/new", 200, "new"),
+    ] {
+        let response = (&mut service).oneshot(request(method, uri, ())).await.unwrap();
+        assert_eq!(response.status(), status);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), wanted);
+    }
+    for (uri, status) in [("/old/fail", 500), ("/older", 404)] {
+        assert_eq!((&mut service).oneshot(request("GET", uri, ())).await.unwrap().status(), status);
+    }
+}

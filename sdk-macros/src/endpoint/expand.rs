@@ -13,6 +13,8 @@ use crate::sink::Sink;
 
 pub(crate) fn expand(function: &ItemFn, model: Option<&Model>, sink: Sink) -> TokenStream {
     let vis = &function.vis;
+    // What the function is compiled under, its description is too.
+    let cfgs: Vec<_> = function.attrs.iter().filter(|attribute| attribute.path().is_ident("cfg")).collect();
     let name = &function.sig.ident;
     let sound = sink.is_empty();
     let errors = sink.into_tokens();
@@ -22,18 +24,27 @@ pub(crate) fn expand(function: &ItemFn, model: Option<&Model>, sink: Sink) -> To
     }
     let definition = definition(name, model.filter(|_| sound));
     // With errors, the type still exists, so that `endpoints![..]` adds none of its own.
-    let assertions = if sound { assertions(function) } else { TokenStream::new() };
+    let assertions = if sound {
+        assertions(function)
+    } else {
+        quote!(
+            const _: () = ();
+        )
+    };
     quote! {
         #function
 
+        #(#cfgs)*
         #[doc(hidden)]
         #[allow(non_camel_case_types, dead_code, missing_debug_implementations)]
         #vis struct #name {}
 
+        #(#cfgs)*
         impl ::microservice_sdk::macros::Described for #name {
             const DEFINITION: ::microservice_sdk::macros::Definition = #definition;
         }
 
+        #(#cfgs)*
         #assertions
         #errors
     }

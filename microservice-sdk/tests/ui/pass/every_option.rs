@@ -8,6 +8,10 @@ use microservice_sdk::{Json, Microservice, Path, State, endpoint, endpoints, ver
 )]
 pub async fn add_item(Path((_id, _item)): Path<(u64, String)>, State(()): State<()>, Json(()): Json<()>) {}
 
+#[endpoint(GET, "/nowhere")]
+#[cfg(any())]
+async fn not_compiled(no: Such) -> Types {}
+
 fn main() {
     let _ = Microservice::new("orders", version!()).endpoints(endpoints![add_item]);
     let _ = version!("1.2.3-rc.1");
