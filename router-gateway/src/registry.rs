@@ -4,14 +4,15 @@
 //! read tables and never take the lock. Routing state is the union of the live links and nothing else. The registry
 //! reads no clock, sends no request, and does not know transports; a link is whatever implements [`LinkHandle`].
 
+mod books;
 mod catalogue;
 mod member;
 mod ownership;
 pub mod policy;
 mod publish;
+mod settings;
 pub mod views;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -20,21 +21,18 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use router_common::endpoint::EndpointDescriptor;
 use router_common::frame::{CloseCode, RefusedEndpoint};
-use router_common::identity::{Instance, Region, ServiceName};
+use router_common::identity::{Instance, ServiceName};
 use router_common::limits;
-use router_common::session::lease::Lease;
 use router_common::session::{Accepted, Closed, ClosedBy, Joining, Silence};
-use router_config::RouterConfig;
 use router_link::{ConnectionEvent, Handle, Refused};
-use rustc_hash::FxHashMap;
 
-use self::catalogue::Catalogue;
-use self::member::{Leaving, Linked, Member};
+use self::books::{Books, Say, members_of};
+use self::member::{Linked, Member};
 pub use self::policy::Policy;
 pub use self::publish::Promotion;
 use self::publish::Publisher;
-use crate::routing::instance::{Health, InstanceKey, InstanceState, LinkId, LinkState};
-use crate::routing::strategy::Strategy;
+pub use self::settings::RegistrySettings;
+use crate::routing::instance::{Health, InstanceState, LinkId, LinkState};
 use crate::routing::table::RouteTable;
 
 /// Live instances of one gateway: a bound on memory, ten times what PERFORMANCE asks a node to bear.
@@ -75,53 +73,6 @@ impl LinkHandle for Handle {
 
     fn peer(&self) -> String {
         Self::peer(self).to_string()
-    }
-}
-
-/// What the registry is told once.
-#[derive(Debug, Clone)]
-pub struct RegistrySettings {
-    /// The node's own region.
-    pub region: Region,
-    /// The next best regions, the nearest first.
-    pub neighbor_regions: Vec<Region>,
-    pub strategy: Strategy,
-    pub promotion: Promotion,
-    pub policy: Policy,
-    /// How many links of one instance the gateway can make use of: its workers.
-    pub links: u16,
-}
-
-impl RegistrySettings {
-    /// From `router.yaml`, for so many workers.
-    #[must_use]
-    pub fn from_config<T>(config: &RouterConfig<T>, workers: usize) -> Self {
-        use router_config::router::Strategy as Configured;
-        let strategy = match config.routing.strategy {
-            Configured::LowestPing => Strategy::LowestPing,
-            Configured::LeastLoaded => Strategy::LeastLoaded,
-            Configured::RoundRobin => Strategy::RoundRobin,
-            Configured::Random => Strategy::Random,
-        };
-        let promote = &config.routing.promote;
-        Self {
-            region: config.node.region.clone(),
-            neighbor_regions: config.node.neighbor_regions.clone(),
-            strategy,
-            promotion: Promotion { instances: promote.instances.get(), after: promote.after.as_duration() },
-            policy: Policy::from_config(&config.services),
-            links: u16::try_from(workers).unwrap_or(limits::LINKS).clamp(1, limits::LINKS),
-        }
-    }
-
-    /// 0: the own region; then the neighbours in their order; then all others.
-    fn tier(&self, region: &Region) -> u16 {
-        if *region == self.region {
-            return 0;
-        }
-        let neighbor = self.neighbor_regions.iter().position(|neighbor| neighbor == region);
-        let place = neighbor.unwrap_or(self.neighbor_regions.len());
-        u16::try_from(place).map_or(u16::MAX, |place| place.saturating_add(1))
     }
 }
 
@@ -168,39 +119,10 @@ pub struct Registry<H = Handle> {
     on_published: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
-/// All that changes, under one lock.
-struct Books<H> {
-    members: FxHashMap<InstanceKey, Member<H>>,
-    by_instance: FxHashMap<Instance, InstanceKey>,
-    by_service: BTreeMap<ServiceName, BTreeSet<InstanceKey>>,
-    /// Links of live instances.
-    links: FxHashMap<LinkId, InstanceKey>,
-    leaving: FxHashMap<LinkId, Leaving<H>>,
-    catalogue: Catalogue,
-    publisher: Publisher<H>,
-    next: u64,
-}
-
-/// What is to be said on links once the lock is free.
-enum Say<H> {
-    Drain(H),
-    Close(H, CloseCode, &'static str),
-    Result(H, u64, Vec<RefusedEndpoint>),
-}
-
 impl<H: LinkHandle> Registry<H> {
     #[must_use]
     pub fn new(settings: RegistrySettings) -> Self {
-        let books = Books {
-            members: FxHashMap::default(),
-            by_instance: FxHashMap::default(),
-            by_service: BTreeMap::new(),
-            links: FxHashMap::default(),
-            leaving: FxHashMap::default(),
-            catalogue: Catalogue::default(),
-            publisher: Publisher::new(settings.strategy, settings.promotion),
-            next: 1,
-        };
+        let books = Books::new(Publisher::new(settings.strategy, settings.promotion));
         let table = ArcSwap::from_pointee(RouteTable::empty());
         let (counters, on_published) = (Counters::default(), OnceLock::new());
         Self { settings, books: Mutex::new(books), table, counters, on_published }
@@ -538,101 +460,6 @@ impl<H: LinkHandle> Registry<H> {
 }
 
 const SUPERSEDED: &str = "a newer process has taken this instance's place";
-
-fn members_of<'m, H>(
-    members: &'m FxHashMap<InstanceKey, Member<H>>,
-    by_service: &BTreeMap<ServiceName, BTreeSet<InstanceKey>>,
-    name: &ServiceName,
-) -> Vec<&'m Member<H>> {
-    by_service.get(name).into_iter().flatten().filter_map(|key| members.get(key)).collect()
-}
-
-impl<H: LinkHandle> Books<H> {
-    fn take_number(&mut self) -> u64 {
-        let number = self.next;
-        self.next += 1;
-        number
-    }
-
-    fn add(&mut self, joining: &Joining, tier: u16, old: Option<&Member<H>>, now: Instant) -> InstanceKey {
-        let hello = &joining.hello;
-        let key = InstanceKey(self.take_number());
-        let lease = Lease::new(hello.lease.min(limits::LEASE_MAX));
-        let state = Arc::new(InstanceState::new(key, hello.instance.clone(), lease));
-        let mut member = Member::new(state, hello.incarnation, joining.identity.clone(), tier, now);
-        if let Some(old) = old {
-            member.supersedes(old);
-        }
-        self.members.insert(key, member);
-        self.by_instance.insert(hello.instance.clone(), key);
-        self.by_service.entry(hello.instance.service.clone()).or_default().insert(key);
-        key
-    }
-
-    /// Takes an instance out at once; links that it still has drain and then close.
-    fn remove(
-        &mut self,
-        key: InstanceKey,
-        lost: Option<Instant>,
-        now: Instant,
-        says: &mut Vec<Say<H>>,
-    ) -> Option<Member<H>> {
-        let mut member = self.members.remove(&key)?;
-        let instance = member.state.instance().clone();
-        self.by_instance.remove(&instance);
-        if let Some(of_service) = self.by_service.get_mut(&instance.service) {
-            of_service.remove(&key);
-            if of_service.is_empty() {
-                self.by_service.remove(&instance.service);
-            }
-        }
-        for linked in member.take_links(|_| true) {
-            let (id, handle) = (linked.state.id(), linked.state.handle().clone());
-            self.links.remove(&id);
-            says.push(Say::Drain(handle.clone()));
-            self.leaving.insert(id, Leaving { handle, until: now + LEAVING_GRACE });
-        }
-        self.publisher.changed(&instance.service);
-        if let Some(set) = member.set.take() {
-            let gained = self.catalogue.withdraw(&set, lost);
-            self.offer_again(gained, says);
-        }
-        Some(member)
-    }
-
-    /// Tells services of endpoints that have become theirs (SPEC 2).
-    fn offer_again(&mut self, gained: BTreeSet<ServiceName>, says: &mut Vec<Say<H>>) {
-        let Self { members, by_service, catalogue, .. } = self;
-        for name in gained {
-            for key in by_service.get(&name).into_iter().flatten() {
-                let Some(member) = members.get_mut(key) else { continue };
-                let Some(set) = &member.set else { continue };
-                let refused = catalogue.refused(set);
-                if refused == member.refused {
-                    continue;
-                }
-                member.refused.clone_from(&refused);
-                if let Some(linked) = member.links().first() {
-                    says.push(Say::Result(linked.state.handle().clone(), member.revision, refused));
-                }
-            }
-        }
-    }
-
-    fn members_of(&self, name: &ServiceName) -> Vec<&Member<H>> {
-        members_of(&self.members, &self.by_service, name)
-    }
-
-    /// By service, version, id and region.
-    fn members_in_order(&self) -> Vec<&Member<H>> {
-        let mut members: Vec<&Member<H>> = self.members.values().collect();
-        members.sort_by(|one, other| {
-            let (a, b) = (one.state.instance(), other.state.instance());
-            (&a.service, &a.version, &a.id, &a.region).cmp(&(&b.service, &b.version, &b.id, &b.region))
-        });
-        members
-    }
-}
 
 impl<H: LinkHandle> fmt::Debug for Registry<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

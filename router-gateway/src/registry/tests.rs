@@ -1,5 +1,6 @@
 //! The registry as services and requests see it: joins, conflicts, supersession, versions, losses.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
 use http::Method;
@@ -13,6 +14,7 @@ use router_config::router::ServiceConfig;
 use super::*;
 use crate::routing::decision::{Rejection, RequestFacts, decide};
 use crate::routing::fixture::descriptor;
+use crate::routing::strategy::Strategy;
 
 /// A link that only remembers what it was told.
 #[derive(Clone, Default)]

@@ -1,0 +1,149 @@
+//! The books: who is live, over which links, and what follows for others when somebody comes or goes.
+//!
+//! Plain bookkeeping under the registry's lock. Nothing is said on a link here, and nothing is published: what is to be
+//! said is noted for after the lock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use router_common::frame::{CloseCode, RefusedEndpoint};
+use router_common::identity::{Instance, ServiceName};
+use router_common::limits;
+use router_common::session::Joining;
+use router_common::session::lease::Lease;
+use rustc_hash::FxHashMap;
+
+use super::catalogue::Catalogue;
+use super::member::{Leaving, Member};
+use super::publish::Publisher;
+use super::{LEAVING_GRACE, LinkHandle};
+use crate::routing::instance::{InstanceKey, InstanceState, LinkId};
+
+/// All that changes, under one lock.
+pub(super) struct Books<H> {
+    pub(super) members: FxHashMap<InstanceKey, Member<H>>,
+    pub(super) by_instance: FxHashMap<Instance, InstanceKey>,
+    pub(super) by_service: BTreeMap<ServiceName, BTreeSet<InstanceKey>>,
+    /// Links of live instances.
+    pub(super) links: FxHashMap<LinkId, InstanceKey>,
+    pub(super) leaving: FxHashMap<LinkId, Leaving<H>>,
+    pub(super) catalogue: Catalogue,
+    pub(super) publisher: Publisher<H>,
+    next: u64,
+}
+
+/// What is to be said on links once the lock is free.
+pub(super) enum Say<H> {
+    Drain(H),
+    Close(H, CloseCode, &'static str),
+    Result(H, u64, Vec<RefusedEndpoint>),
+}
+
+pub(super) fn members_of<'m, H>(
+    members: &'m FxHashMap<InstanceKey, Member<H>>,
+    by_service: &BTreeMap<ServiceName, BTreeSet<InstanceKey>>,
+    name: &ServiceName,
+) -> Vec<&'m Member<H>> {
+    by_service.get(name).into_iter().flatten().filter_map(|key| members.get(key)).collect()
+}
+
+impl<H: LinkHandle> Books<H> {
+    pub(super) fn new(publisher: Publisher<H>) -> Self {
+        Self {
+            members: FxHashMap::default(),
+            by_instance: FxHashMap::default(),
+            by_service: BTreeMap::new(),
+            links: FxHashMap::default(),
+            leaving: FxHashMap::default(),
+            catalogue: Catalogue::default(),
+            publisher,
+            next: 1,
+        }
+    }
+
+    pub(super) fn take_number(&mut self) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        number
+    }
+
+    pub(super) fn add(&mut self, joining: &Joining, tier: u16, old: Option<&Member<H>>, now: Instant) -> InstanceKey {
+        let hello = &joining.hello;
+        let key = InstanceKey(self.take_number());
+        let lease = Lease::new(hello.lease.min(limits::LEASE_MAX));
+        let state = Arc::new(InstanceState::new(key, hello.instance.clone(), lease));
+        let mut member = Member::new(state, hello.incarnation, joining.identity.clone(), tier, now);
+        if let Some(old) = old {
+            member.supersedes(old);
+        }
+        self.members.insert(key, member);
+        self.by_instance.insert(hello.instance.clone(), key);
+        self.by_service.entry(hello.instance.service.clone()).or_default().insert(key);
+        key
+    }
+
+    /// Takes an instance out at once; links that it still has drain and then close.
+    pub(super) fn remove(
+        &mut self,
+        key: InstanceKey,
+        lost: Option<Instant>,
+        now: Instant,
+        says: &mut Vec<Say<H>>,
+    ) -> Option<Member<H>> {
+        let mut member = self.members.remove(&key)?;
+        let instance = member.state.instance().clone();
+        self.by_instance.remove(&instance);
+        if let Some(of_service) = self.by_service.get_mut(&instance.service) {
+            of_service.remove(&key);
+            if of_service.is_empty() {
+                self.by_service.remove(&instance.service);
+            }
+        }
+        for linked in member.take_links(|_| true) {
+            let (id, handle) = (linked.state.id(), linked.state.handle().clone());
+            self.links.remove(&id);
+            says.push(Say::Drain(handle.clone()));
+            self.leaving.insert(id, Leaving { handle, until: now + LEAVING_GRACE });
+        }
+        self.publisher.changed(&instance.service);
+        if let Some(set) = member.set.take() {
+            let gained = self.catalogue.withdraw(&set, lost);
+            self.offer_again(gained, says);
+        }
+        Some(member)
+    }
+
+    /// Tells services of endpoints that have become theirs (SPEC 2).
+    pub(super) fn offer_again(&mut self, gained: BTreeSet<ServiceName>, says: &mut Vec<Say<H>>) {
+        let Self { members, by_service, catalogue, .. } = self;
+        for name in gained {
+            for key in by_service.get(&name).into_iter().flatten() {
+                let Some(member) = members.get_mut(key) else { continue };
+                let Some(set) = &member.set else { continue };
+                let refused = catalogue.refused(set);
+                if refused == member.refused {
+                    continue;
+                }
+                member.refused.clone_from(&refused);
+                if let Some(linked) = member.links().first() {
+                    says.push(Say::Result(linked.state.handle().clone(), member.revision, refused));
+                }
+            }
+        }
+    }
+
+    pub(super) fn members_of(&self, name: &ServiceName) -> Vec<&Member<H>> {
+        members_of(&self.members, &self.by_service, name)
+    }
+
+    /// By service, version, id and region.
+    pub(super) fn members_in_order(&self) -> Vec<&Member<H>> {
+        let mut members: Vec<&Member<H>> = self.members.values().collect();
+        members.sort_by(|one, other| {
+            let (a, b) = (one.state.instance(), other.state.instance());
+            (&a.service, &a.version, &a.id, &a.region).cmp(&(&b.service, &b.version, &b.id, &b.region))
+        });
+        members
+    }
+}
