@@ -365,8 +365,10 @@ impl Inner {
                 self.budget.withdraw(self.environment.now())
             }
         };
-        let small = |request: &Request<Body>| request.body().whole().is_some_and(|body| body.len() <= RETRY_BODY);
-        (error.into_request().filter(|request| again && small(request)), problem)
+        // What nobody saw may go again as it is; what somebody may have seen only if it is cheap to keep.
+        let fits =
+            |request: &Request<Body>| unseen || request.body().whole().is_some_and(|body| body.len() <= RETRY_BODY);
+        (error.into_request().filter(|request| again && fits(request)), problem)
     }
 }
 

@@ -30,7 +30,7 @@ enum Command {
     /// Serve until SIGTERM or SIGINT; a second one ends at once.
     #[command(after_help = EXIT_CODES)]
     Serve {
-        /// The configuration; without it, the defaults rule.
+        /// The configuration; without it, the defaults rule, and services may join over TCP on loopback.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
         /// Overrides one key, such as `http.listen=127.0.0.1:8081`; may be repeated.
@@ -84,13 +84,19 @@ fn main() -> ExitCode {
 
 fn read(file: Option<PathBuf>, overrides: Vec<String>) -> Result<Settings, ExitCode> {
     let mut sources = Sources::router().process_environment().overrides(overrides);
+    let bare = file.is_none();
     if let Some(file) = file {
         sources = sources.file(file);
     }
-    load(sources).map_err(|error| {
+    let mut settings: Settings = load(sources).map_err(|error| {
         eprintln!("{error}");
         ExitCode::from(USAGE)
-    })
+    })?;
+    if bare {
+        // A gateway that nobody can join would be of no use to whoever just tries it.
+        settings.transports.tcp.get_or_insert_default();
+    }
+    Ok(settings)
 }
 
 fn serve(settings: &Settings) -> ExitCode {
@@ -98,7 +104,7 @@ fn serve(settings: &Settings) -> ExitCode {
     match run(settings) {
         Ok(code) => code,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!("{error}");
             ExitCode::FAILURE
         }
     }

@@ -14,7 +14,7 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use router_gateway::Gateway;
 use router_link::Body;
-use stub::{Handler, Plan, gateway, handler};
+use stub::{Handler, Plan, gateway, gateway_on, handler};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -308,4 +308,91 @@ async fn a_shutdown_lets_what_is_in_flight_finish() {
     let (_, body) = read_response(&mut client).await;
     assert_eq!(body, b"finished");
     tokio::time::timeout(Duration::from_secs(10), stopping).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn several_workers_share_the_port_and_the_links() {
+    let workers = router_gateway::workers::Workers::start(2).unwrap();
+    let gateway = gateway_on(workers.handles(), |_| {}).await;
+    let one = Plan::new(&[("GET", "/who")]);
+    let two = Plan { id: "b", ..Plan::new(&[("GET", "/who")]) };
+    let answer = |name: &'static str| handler(move |_| async move { Some(Response::new(Body::from(name))) });
+    let _one = one.join(&gateway, answer("one")).await;
+    let _two = two.join(&gateway, answer("two")).await;
+    for _ in 0..20 {
+        assert_eq!(status(&get(&gateway, "/who", "").await), "200");
+    }
+    gateway.shutdown().await;
+    workers.stop();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_get_on_is_timed_out() {
+    let gateway = gateway(|_| {}).await;
+    let reads = handler(|request: Request<Body>| async move {
+        request.into_body().collect().await.ok()?;
+        Some(Response::new(Body::empty()))
+    });
+    let _stub = Plan::new(&[("POST", "/in")]).join(&gateway, reads).await;
+    let request = b"POST /in HTTP/1.1\r\nHost: a\r\nX-Request-Timeout-Ms: 300000\r\nContent-Length: 10\r\n\r\nabc";
+    // The endpoint's own timeout is 30 s, as long as a body may pause: whichever comes first, it is not the service's
+    // fault alone.
+    let answer = exchange(gateway.http_addr().unwrap(), request).await;
+    assert!(["408", "504"].contains(&status(&answer)), "{answer}");
+    assert_eq!(gateway.inflight_bytes(), 0);
+}
+
+#[tokio::test]
+async fn what_is_idempotent_is_sent_again_and_what_is_not_is_not() {
+    let gateway = gateway(|_| {}).await;
+    let plan = |id| {
+        let mut plan = Plan { id, ..Plan::new(&[("GET", "/again"), ("GET", "/once")]) };
+        plan.endpoints[0].idempotent = true;
+        plan
+    };
+    let fails = handler(|_| async { None });
+    let works = handler(|_| async { Some(Response::new(Body::from("done"))) });
+    let _failing = plan("a").join(&gateway, fails).await;
+    let _working = plan("b").join(&gateway, works).await;
+    let mut once = Vec::new();
+    for _ in 0..6 {
+        assert_eq!(status(&get(&gateway, "/again", "").await), "200");
+        once.push(status(&get(&gateway, "/once", "").await).to_owned());
+    }
+    assert!(once.contains(&"502".to_owned()), "{once:?}");
+}
+
+#[tokio::test]
+async fn a_service_asks_another_through_the_gateway_but_not_in_a_circle() {
+    let gateway = gateway(|_| {}).await;
+    let stub = Plan::new(&[("GET", "/inner/{x}")]).join(&gateway, echo()).await;
+    let ask = |path: &str, hops| {
+        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        stub.handle.call(request, router_link::Call { hops, ..router_link::Call::default() })
+    };
+    let response = ask("/inner/1", 0).await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["x-target"], "/inner/1");
+    let response = ask("/outer", 0).await.unwrap();
+    assert_eq!(response.status(), 404);
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    assert!(String::from_utf8_lossy(&body).contains("\"code\":\"route_not_found\""));
+    assert_eq!(ask("/inner/1", 16).await.unwrap().status(), 508);
+}
+
+#[tokio::test]
+async fn the_admin_token_is_asked_for() {
+    use router_config::router::AdminAccess;
+    let gateway =
+        gateway(|config| config.admin.access = AdminAccess::Token(router_config::SecretRef::literal("letmein"))).await;
+    let admin = gateway.admin_addr().unwrap();
+    let page = |authorization: &'static str| async move {
+        let request = format!("GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{authorization}\r\n");
+        exchange(admin, request.as_bytes()).await
+    };
+    let answer = page("").await;
+    assert_problem(&answer, "401", "unauthenticated");
+    assert!(answer.contains("\r\nwww-authenticate: Bearer"), "{answer}");
+    assert_problem(&page("Authorization: Bearer wrong\r\n").await, "403", "forbidden");
+    assert_eq!(status(&page("Authorization: Bearer letmein\r\n").await), "200");
 }

@@ -1,7 +1,7 @@
 //! A service of the test's own behind a real gateway: a session over the in-memory transport, and a function that
 //! answers.
 
-#![allow(unreachable_pub, reason = "shared by several test programs")]
+#![allow(unreachable_pub, reason = "a part of a test program")]
 
 use std::future::Future;
 use std::pin::Pin;
@@ -32,18 +32,23 @@ where
     Arc::new(move |request| Box::pin(function(request)))
 }
 
-/// A gateway on ports of its own.
+/// A gateway on ports of its own, within the test's runtime.
 pub async fn gateway(change: impl FnOnce(&mut RouterConfig<()>)) -> Gateway {
+    gateway_on(&[], change).await
+}
+
+/// The same, on other runtimes.
+pub async fn gateway_on(workers: &[tokio::runtime::Handle], change: impl FnOnce(&mut RouterConfig<()>)) -> Gateway {
     let mut config = RouterConfig::<()>::default();
     config.http.listen = "127.0.0.1:0".parse().unwrap();
     config.admin.listen = "127.0.0.1:0".parse().unwrap();
     change(&mut config);
-    Gateway::builder(&config).start().await.unwrap()
+    Gateway::builder(&config).workers(workers).start().await.unwrap()
 }
 
 /// A running stub; it leaves without a word when dropped.
 pub struct Stub {
-    _handle: Handle,
+    pub handle: Handle,
     driver: JoinHandle<()>,
 }
 
@@ -104,7 +109,7 @@ impl Plan {
         loop {
             let views = gateway.registry().instances(environment.now());
             if views.iter().any(|view| view.routable && view.endpoints > 0 && view.id == self.id) {
-                return Stub { _handle: handle, driver };
+                return Stub { handle, driver };
             }
             tokio::task::yield_now().await;
         }
