@@ -105,6 +105,8 @@ pub mod response;
 mod serve;
 mod service;
 mod start_error;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use {bytes, http};
 

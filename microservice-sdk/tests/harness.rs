@@ -1,0 +1,123 @@
+//! Services behind the real gateway, in memory: the harness as a service's author uses it.
+
+use microservice_sdk::testing::TestGateway;
+use microservice_sdk::{
+    Body, EndpointError, Json, Microservice, Path, Problem, RequestInfo, State, endpoint, endpoints, http,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Order {
+    id: u64,
+}
+
+#[derive(Debug, thiserror::Error, EndpointError)]
+enum OrderError {
+    #[error("order {0} not found")]
+    #[problem(404, code = "order_not_found")]
+    NotFound(u64),
+}
+
+#[endpoint(GET, "/orders/{id}", timeout = "2s", idempotent)]
+async fn get_order(Path(id): Path<u64>) -> Result<Json<Order>, OrderError> {
+    if id == 0 { Err(OrderError::NotFound(id)) } else { Ok(Json(Order { id })) }
+}
+
+#[endpoint(POST, "/orders")]
+async fn create_order(Json(order): Json<Order>) -> (http::StatusCode, Json<Order>) {
+    (http::StatusCode::CREATED, Json(order))
+}
+
+#[endpoint(POST, "/echo", streaming)]
+async fn echo(body: Body) -> Body {
+    body
+}
+
+#[endpoint(GET, "/version")]
+async fn version(State(version): State<&'static str>) -> &'static str {
+    version
+}
+
+#[endpoint(GET, "/slow", timeout = "50ms")]
+async fn slow() {
+    std::future::pending().await
+}
+
+#[endpoint(GET, "/panic")]
+async fn panics() -> Result<(), Problem> {
+    panic!("on purpose")
+}
+
+#[endpoint(GET, "/info/{*rest}")]
+async fn info(info: RequestInfo, Path(rest): Path<String>) -> String {
+    format!("{} {rest}", info.endpoint().path)
+}
+
+fn service(version: &'static str) -> Microservice<&'static str> {
+    Microservice::new("orders", version).state(version).endpoints(endpoints![
+        get_order,
+        create_order,
+        echo,
+        self::version,
+        slow,
+        panics,
+        info
+    ])
+}
+
+#[tokio::test]
+async fn a_request_goes_the_whole_road() {
+    let gateway = TestGateway::start(service("1.0.0")).await;
+    let response = gateway.get("/orders/7").await;
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.header("content-type"), Some("application/json"));
+    assert_eq!(response.json::<Order>().await, Order { id: 7 });
+
+    let response = gateway.post_json("/orders", &Order { id: 8 }).await;
+    assert_eq!(response.status(), 201);
+    assert_eq!(response.json::<Order>().await, Order { id: 8 });
+    assert_eq!(gateway.get("/info/a/b%20c").await.text().await, "/info/{*rest} a/b c");
+    gateway.shutdown().await;
+}
+
+#[tokio::test]
+async fn problems_of_the_service_and_of_the_gateway_look_alike() {
+    let gateway = TestGateway::start(service("1.0.0")).await;
+    for (path, status, code) in [
+        ("/orders/0", 404, "order_not_found"),
+        ("/orders/x", 400, "invalid_path_parameter"),
+        ("/nowhere", 404, "route_not_found"),
+        ("/slow", 504, "deadline_exceeded"),
+        ("/panic", 500, "internal_error"),
+    ] {
+        let response = gateway.get(path).await;
+        assert_eq!(response.status(), status, "{path}");
+        assert_eq!(response.header("content-type"), Some("application/problem+json"), "{path}");
+        assert_eq!(response.json::<Value>().await["code"], code, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn large_bodies_come_back_byte_for_byte() {
+    let gateway = TestGateway::start(service("1.0.0")).await;
+    let body: Vec<u8> = (0..3_000_000_u32).map(|i| (i % 251) as u8).collect();
+    let response = gateway.request(http::Request::post("/echo").body(body.clone()).unwrap()).await;
+    assert!(response.bytes().await == body);
+}
+
+#[tokio::test]
+async fn versions_live_side_by_side_and_leave() {
+    let gateway = TestGateway::start(service("1.0.0")).await;
+    let newer = gateway.join(service("1.1.0-rc.1")).await;
+    let ask = async |version: &str| {
+        let request = http::Request::get("/version").header("x-service-version", version).body(());
+        gateway.request(request.unwrap()).await
+    };
+    assert_eq!(ask("1.0.0").await.text().await, "1.0.0");
+    assert_eq!(ask("1.1.0-rc.1").await.text().await, "1.1.0-rc.1");
+    assert_eq!(gateway.get("/version").await.text().await, "1.0.0");
+    newer.shutdown().await.unwrap();
+    assert_eq!(ask("1.1.0-rc.1").await.status(), 404);
+    assert_eq!(ask("1.0.0").await.text().await, "1.0.0");
+}
