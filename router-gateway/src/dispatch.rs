@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::HeaderName;
+use http::header::{CONTENT_LENGTH, HeaderName};
 use http::{Method, Request, Response, StatusCode};
 use router_common::frame::Reason;
 use router_common::limits;
@@ -316,7 +316,14 @@ impl Inner {
     fn finish(&self, mut response: Response<Body>, head_only: bool, one_way: bool) -> Response<Body> {
         self.budget.deposit();
         if !http_semantics::response_has_body(if head_only { &Method::HEAD } else { &Method::GET }, response.status()) {
-            *response.body_mut() = Body::empty();
+            let body = std::mem::take(response.body_mut());
+            // RFC 9110 9.3.2: HEAD has the fields of GET, and here the library cannot know the length any more.
+            if head_only
+                && http_semantics::response_has_body(&Method::GET, response.status())
+                && let Some(length) = http_body::Body::size_hint(&body).exact()
+            {
+                response.headers_mut().entry(CONTENT_LENGTH).or_insert_with(|| length.into());
+            }
         } else if one_way && response.body().whole().is_none() {
             // The END follows the handler, and the client has its answer: what is left is only waited for.
             let body = std::mem::take(response.body_mut());

@@ -42,10 +42,15 @@ async fn create(Json(order): Json<Order>) -> (StatusCode, Json<Order>) {
     (StatusCode::CREATED, Json(order))
 }
 
-/// What came in goes out, trailers too.
+/// What came in goes out, trailers too: announced, because HTTP/1.1 needs that.
 #[endpoint(POST, "/echo", streaming)]
 async fn echo(request: Request) -> Response {
-    Response::new(request.into_body())
+    let (mut head, body) = request.into_parts();
+    let mut response = Response::new(body);
+    if let Some(trailer) = head.headers.remove(header::TRAILER) {
+        response.headers_mut().insert(header::TRAILER, trailer);
+    }
+    response
 }
 
 /// The request's fields as they arrived.
@@ -131,11 +136,12 @@ impl Witness {
         Presence(self.clone())
     }
 
-    /// A service with handlers that are watched: `GET /for-ever`, `POST /read-all`, and `GET /until-let-go`, which
-    /// answers when `go` changes.
+    /// A service with handlers that are watched: `GET /for-ever`, `POST /read-all`, `GET /until-let-go`, which answers
+    /// when `go` changes, and `GET /cut-when-let-go`, which answers at once and fails then.
     #[must_use]
     pub fn service(&self, go: &watch::Sender<bool>) -> Microservice {
         let (own, reading, waiting, go) = (self.clone(), self.clone(), self.clone(), go.subscribe());
+        let fails = go.clone();
         Microservice::new("watched", "1.0.0")
             .raw(Method::GET, "/for-ever", move || async move {
                 let _presence = own.enter();
@@ -148,6 +154,15 @@ impl Witness {
                     Ok(all) => all.to_bytes().len().to_string(),
                     Err(error) => error.to_string(),
                 }
+            })
+            .route(Route::new(Method::GET, "/cut-when-let-go").streaming_response(), move || async move {
+                let mut go = fails;
+                let failing = stream::once(async move {
+                    let _ = go.wait_for(|go| *go).await;
+                    Err(std::io::Error::other("on purpose"))
+                });
+                let begun = stream::once(async { Ok(Bytes::from_static(b"12345")) });
+                Chunks(futures_util::StreamExt::chain(begun, failing))
             })
             .route(Route::new(Method::GET, "/until-let-go").timeout(Duration::from_secs(20)), move || async move {
                 let _presence = waiting.enter();

@@ -1,0 +1,122 @@
+//! How requests end before their answer: the client leaves, the time is over, somebody stops.
+
+use http::{Method, StatusCode};
+use integration_tests::services::{Witness, one};
+use integration_tests::stage::{Stage, Transport};
+use integration_tests::{eventually, on_every_transport, within};
+use tokio::sync::watch;
+
+async fn a_client_that_leaves_ends_the_handler(transport: Transport) {
+    let stage = Stage::new(transport).await;
+    let witness = Witness::default();
+    let _watched = stage.join(witness.service(&watch::Sender::default())).await;
+    for (number, client) in [stage.client(), stage.http2()].into_iter().enumerate() {
+        let request = client.request(Method::GET, "/for-ever");
+        let asking = tokio::spawn(async move { client.head(request).await.map(drop) });
+        witness.begun(number + 1).await;
+        asking.abort();
+        witness.ended(number + 1).await;
+    }
+    eventually("nothing is in flight", async || in_flight(&stage).await == 0).await;
+}
+
+/// Requests in flight on the first instance.
+async fn in_flight(stage: &Stage) -> u64 {
+    let instances = stage.admin().get("/instances").await.json();
+    instances[0]["in_flight"].as_u64().unwrap_or_else(|| panic!("{instances}"))
+}
+
+async fn a_deadline_is_a_504_and_ends_the_handler(transport: Transport) {
+    let stage = Stage::with(transport, "limits: { default_timeout: 100ms }").await;
+    let witness = Witness::default();
+    let _watched = stage.join(witness.service(&watch::Sender::default())).await;
+    for (number, client) in [stage.client(), stage.http2()].into_iter().enumerate() {
+        let answer = client.get("/for-ever").await;
+        assert_eq!((answer.status, answer.problem().as_str()), (StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded"));
+        witness.ended(number + 1).await;
+    }
+}
+
+async fn a_client_may_ask_for_less_time(transport: Transport) {
+    let stage = Stage::new(transport).await;
+    let witness = Witness::default();
+    let _watched = stage.join(witness.service(&watch::Sender::default())).await;
+    let answer = stage.client().get_with("/for-ever", "x-request-timeout-ms", "50").await;
+    assert_eq!((answer.status, answer.problem().as_str()), (StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded"));
+    witness.ended(1).await;
+}
+
+async fn a_service_that_stops_answers_what_it_has_begun(transport: Transport) {
+    let stage = Stage::new(transport).await;
+    let (witness, go) = (Witness::default(), watch::Sender::new(false));
+    let watched = stage.join(witness.service(&go)).await;
+    let client = stage.client();
+    let asking = tokio::spawn(async move { client.get("/until-let-go").await });
+    witness.begun(1).await;
+    let stopping = tokio::spawn(watched.shutdown());
+    // It is asked for nothing new from the moment the gateway knows.
+    let other = stage.client();
+    eventually("the gateway routes nothing to it", async || {
+        other.get_with("/until-let-go", "x-request-timeout-ms", "50").await.status != StatusCode::GATEWAY_TIMEOUT
+    })
+    .await;
+    go.send_replace(true);
+    assert_eq!(asking.await.unwrap().body, "let go");
+    within("the service ends", stopping).await.unwrap().unwrap();
+}
+
+async fn a_gateway_that_stops_answers_what_it_has_begun(transport: Transport) {
+    let stage = Stage::new(transport).await;
+    let (witness, go) = (Witness::default(), watch::Sender::new(false));
+    let _watched = stage.join(witness.service(&go)).await;
+    let (client, admin) = (stage.client(), stage.admin());
+    let asking = tokio::spawn(async move { client.get("/until-let-go").await });
+    witness.begun(1).await;
+    assert_eq!(admin.get("/readyz").await.status, StatusCode::OK);
+    let stopping = tokio::spawn(stage.gateway.shutdown());
+    eventually("it is not ready any more", async || {
+        admin.get("/readyz").await.status == StatusCode::SERVICE_UNAVAILABLE
+    })
+    .await;
+    go.send_replace(true);
+    assert_eq!(asking.await.unwrap().body, "let go");
+    within("the gateway ends", stopping).await.unwrap();
+}
+
+/// Instances come and go under load, and no client notices.
+async fn a_rolling_restart_loses_no_request(transport: Transport) {
+    let stage = Stage::new(transport).await;
+    let mut running = stage.join(one("rolling", "1.0.0", "/rolling", "still here")).await;
+    let stop = watch::Sender::new(false);
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let (client, stop) = (stage.client(), stop.subscribe());
+        clients.spawn(async move {
+            let mut asked = 0_u32;
+            while !*stop.borrow() {
+                let answer = client.get("/rolling").await;
+                assert_eq!((answer.status, answer.body.as_ref()), (StatusCode::OK, &b"still here"[..]), "{answer:?}");
+                asked += 1;
+            }
+            asked
+        });
+    }
+    for _ in 0..5 {
+        let next = stage.join(one("rolling", "1.0.0", "/rolling", "still here")).await;
+        running.shutdown().await.unwrap();
+        running = next;
+    }
+    stop.send_replace(true);
+    while let Some(asked) = clients.join_next().await {
+        assert!(asked.unwrap() > 0);
+    }
+}
+
+on_every_transport! {
+    a_client_that_leaves_ends_the_handler,
+    a_deadline_is_a_504_and_ends_the_handler,
+    a_client_may_ask_for_less_time,
+    a_service_that_stops_answers_what_it_has_begun,
+    a_gateway_that_stops_answers_what_it_has_begun,
+    a_rolling_restart_loses_no_request,
+}
