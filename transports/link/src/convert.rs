@@ -10,8 +10,8 @@ use http::{Method, StatusCode, Uri, request, response};
 use router_common::endpoint::Claim;
 use router_common::head::{Fields, HeadError, RequestHead, RequestParts, ResponseHead, Trailers};
 
+use crate::call::Call;
 use crate::context::RequestContext;
-use crate::exchange::Call;
 
 /// A request's parts as a head. `call` says what HTTP does not.
 pub(crate) fn request_head(parts: &request::Parts, call: &Call, now: Instant) -> Result<RequestHead, HeadError> {

@@ -2,49 +2,21 @@
 
 use std::fmt;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use http::request::Parts;
-use router_common::endpoint::{Claim, EndpointId};
 use router_common::frame::Reason;
-use router_common::head::{HeadError, Scheme};
-use router_common::session::lease::Permit;
+use router_common::head::HeadError;
 use router_common::session::{OpenError, Opening, ReadHead, StreamFailure, StreamKey};
 
-use crate::body::{Body, BodyError};
-use crate::context::Parameters;
+use crate::body::Body;
+use crate::body_error::BodyError;
+use crate::call::Call;
 use crate::convert;
 use crate::pump::{self, Gathered, Progress, Pump, Pumped};
 use crate::shared::{Begun, Interest, Shared};
-
-/// What a request needs to be sent, beside its HTTP parts. The default is a request that a service opens.
-#[derive(Debug, Default)]
-pub struct Call {
-    /// The receiver's endpoint; `None`: the receiver routes by method and path.
-    pub endpoint: Option<EndpointId>,
-    /// When the answer is no longer wanted. The receiver is told how much time is left; keeping it is the caller's work.
-    pub deadline: Option<Instant>,
-    /// Routers and services passed so far.
-    pub hops: u8,
-    /// How the client came.
-    pub scheme: Scheme,
-    /// Offsets of the path parameters in the raw target.
-    pub parameters: Parameters,
-    /// The client's address.
-    pub client: Option<SocketAddr>,
-    /// What the caller may do, as verified.
-    pub claims: Option<Arc<[Claim]>>,
-    /// The slot of the instance's lease that this request takes.
-    pub permit: Option<Permit>,
-    /// Opens a tunnel for this protocol.
-    pub tunnel: Option<Arc<str>>,
-    /// Open before the body is asked for its first bytes: for clients that wait for 100 (Continue).
-    pub open_first: bool,
-}
 
 /// A request given back whole, so that it can be sent again; `None` if some of its body is gone.
 pub type Whole = Option<Box<http::Request<Body>>>;

@@ -10,8 +10,9 @@ use router_common::frame::{CloseCode, HealthStatus, RefusedEndpoint};
 use router_common::session::{Closed, ClosedBy, RegisterError};
 
 use crate::body::Body;
+use crate::call::Call;
 use crate::environment::Environment;
-use crate::exchange::{Call, Exchange};
+use crate::exchange::Exchange;
 use crate::link::PeerInfo;
 use crate::shared::Shared;
 

@@ -9,7 +9,7 @@ use http_body::{Frame, SizeHint};
 use router_common::frame::Reason;
 use router_common::session::{Read, StreamKey};
 
-use crate::body::BodyError;
+use crate::body_error::BodyError;
 use crate::convert;
 use crate::shared::{Interest, Shared};
 

@@ -15,6 +15,8 @@
 mod application;
 mod backoff;
 mod body;
+mod body_error;
+mod call;
 mod context;
 mod convert;
 mod driver;
@@ -32,11 +34,13 @@ pub mod testing;
 
 pub use application::{Application, ConnectionEvent, Refused};
 pub use backoff::Backoff;
-pub use body::{Body, BodyError};
+pub use body::Body;
+pub use body_error::BodyError;
+pub use call::Call;
 pub use context::{Cancellation, Cancelled, Parameters, RequestContext};
 pub use driver::{DetachedDriver, Driver};
 pub use environment::{Environment, SystemEnvironment};
-pub use exchange::{Call, CallError, Exchange, Whole};
+pub use exchange::{CallError, Exchange, Whole};
 pub use framed::{ByteStream, FramedLink};
 pub use handle::Handle;
 pub use link::{

@@ -10,7 +10,8 @@ use http_body::Body as _;
 use router_common::head::Trailers;
 use router_common::session::StreamKey;
 
-use crate::body::{Body, BodyError};
+use crate::body::Body;
+use crate::body_error::BodyError;
 use crate::shared::{Interest, Shared, State};
 
 /// First bytes that wait for each other, so that they leave with the head.

@@ -10,7 +10,8 @@ use router_common::frame::Reason;
 use router_common::head::HeadError;
 use router_common::session::StreamKey;
 
-use crate::body::{Body, BodyError};
+use crate::body::Body;
+use crate::body_error::BodyError;
 use crate::context::{Cancellation, Cancelled};
 use crate::convert;
 use crate::pump::{self, Gathered, Pump, Pumped};

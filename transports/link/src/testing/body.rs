@@ -9,7 +9,8 @@ use http_body::Frame;
 use http_body_util::BodyExt;
 use tokio::sync::mpsc;
 
-use crate::body::{Body, BodyError};
+use crate::body::Body;
+use crate::body_error::BodyError;
 
 type Piece = Result<Frame<Bytes>, BodyError>;
 

@@ -13,9 +13,11 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::body::{Feed, feed, pattern, read};
 use super::harness::{Ends, Handler, Pair, PairSettings, handler};
-use crate::body::{Body, BodyError};
+use crate::body::Body;
+use crate::body_error::BodyError;
+use crate::call::Call;
 use crate::context::Cancellation;
-use crate::exchange::{Call, CallError};
+use crate::exchange::CallError;
 
 fn get(path: &str) -> Request<Body> {
     Request::get(path).body(Body::empty()).expect("a request")

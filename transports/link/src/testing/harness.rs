@@ -17,9 +17,10 @@ use tokio::task::JoinHandle;
 
 use crate::application::{Application, ConnectionEvent, Refused};
 use crate::body::Body;
+use crate::call::Call;
 use crate::driver::Driver;
 use crate::environment::{Environment, SystemEnvironment};
-use crate::exchange::{Call, Exchange};
+use crate::exchange::Exchange;
 use crate::handle::Handle;
 use crate::link::BoxLink;
 use crate::responder::Responder;

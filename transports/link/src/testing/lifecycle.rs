@@ -20,9 +20,10 @@ use super::body::{feed, pattern, read};
 use super::harness::{Admit, Ends, Pair, PairSettings, Player, Side, gateway_session, handler, service_session};
 use crate::application::{ConnectionEvent, Refused};
 use crate::body::Body;
+use crate::call::Call;
 use crate::driver::Driver;
 use crate::environment::SystemEnvironment;
-use crate::exchange::{Call, CallError};
+use crate::exchange::CallError;
 use crate::link::{BoxLink, LinkError};
 
 fn get(path: &str) -> Request<Body> {

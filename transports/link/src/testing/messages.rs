@@ -14,9 +14,11 @@ use tokio::task::JoinSet;
 
 use super::body::{feed, pattern, read};
 use super::harness::{Ends, Pair, PairSettings, handler};
-use crate::body::{Body, BodyError};
+use crate::body::Body;
+use crate::body_error::BodyError;
+use crate::call::Call;
 use crate::context::{Parameters, RequestContext};
-use crate::exchange::{Call, CallError};
+use crate::exchange::CallError;
 
 fn post(path: &str, body: impl Into<Body>) -> Request<Body> {
     Request::post(path).body(body.into()).expect("a request")
