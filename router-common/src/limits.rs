@@ -110,3 +110,5 @@ pub const UNWELCOMED_PER_ADDRESS: usize = 16;
 
 /// The bound of what is buffered in a node over all its streams, in bytes.
 pub const NODE_BUFFER_BYTES: usize = 256 * 1024 * 1024;
+/// A stream whose bytes nobody has read for so long is given up when the node's buffers are three quarters full.
+pub const STALLED_AFTER: Duration = Duration::from_secs(1);

@@ -217,6 +217,7 @@ impl Session {
             self.close(error.code, error.text.clone());
         }
         self.watch_overload(now);
+        self.relieve_stalled(now);
         result
     }
 
@@ -250,6 +251,7 @@ impl Session {
     }
 
     fn on_time(&mut self, now: Instant) {
+        self.relieve_stalled(now);
         while let Some(due) = self.liveness.as_mut().and_then(|liveness| liveness.due(now)) {
             match due {
                 Due::Heartbeat { sequence, missed } => {

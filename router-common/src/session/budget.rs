@@ -24,11 +24,22 @@ impl Budget {
     }
 
     pub(super) fn add(&self, bytes: usize) {
-        self.used.fetch_add(bytes, Ordering::Relaxed);
+        // All workers share this counter: it is not touched for nothing.
+        if bytes > 0 {
+            self.used.fetch_add(bytes, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn sub(&self, bytes: usize) {
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
+        if bytes > 0 {
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Three quarters are used: streams that have stalled for long are given up, on whatever link they are, so that
+    /// fresh ones on another need not be.
+    pub(super) fn is_high(&self) -> bool {
+        self.used() > self.limit - self.limit / 4
     }
 
     pub(super) fn is_exceeded(&self) -> bool {

@@ -209,7 +209,7 @@ impl Session {
         let added = stream.receive.queue.len() - before;
         self.common.budget.add(added);
         if added > 0 && self.common.budget.is_exceeded() {
-            self.relieve();
+            self.relieve(now);
         }
         Ok(received)
     }
@@ -221,10 +221,17 @@ impl Session {
         }
     }
 
-    /// The node's buffers are full: the stream whose bytes have waited longest is given up.
-    fn relieve(&mut self) {
+    /// Gives up what has stalled for long, while the node's buffers fill up.
+    pub(super) fn relieve_stalled(&mut self, now: Instant) {
+        let Some(before) = now.checked_sub(limits::STALLED_AFTER) else { return };
+        while self.common.budget.is_high() && self.relieve(before) {}
+    }
+
+    /// Gives up the stream that nobody has read for longest, if that is since `before` or earlier. Returns whether there
+    /// was one.
+    fn relieve(&mut self, before: Instant) -> bool {
         let waiting = self.streams.iter().filter_map(|(slot, s)| s.receive.waiting_since.map(|since| (since, slot)));
-        let Some((_, slot)) = waiting.min() else { return };
+        let Some((_, slot)) = waiting.min().filter(|(since, _)| *since <= before) else { return false };
         let slot = slot as u32;
         let stalled = StreamFailure::Cancelled { reason: Reason::Stalled, text: "nobody read the body".to_owned() };
         let stream = &mut self.streams[slot as usize];
@@ -235,6 +242,7 @@ impl Session {
         }
         self.discard(slot);
         self.notify(slot);
+        true
     }
 
     fn on_cancel(&mut self, id: StreamId, cancel: Cancel) -> Result<(), ProtocolError> {

@@ -231,7 +231,7 @@ fn before_welcome_not_even_ignorable_frames_are_legal() {
 #[test]
 fn who_is_read_slowly_is_not_the_longest_stalled() {
     let mut setup = Setup::default();
-    setup.service.budget = router_common::session::Budget::new(70_000);
+    setup.service.budget = router_common::session::Budget::new(90_000);
     let mut pair = Pair::established(setup);
     let first = open(&mut pair, "", false);
     let slow = arrived(&mut pair);
@@ -253,6 +253,41 @@ fn who_is_read_slowly_is_not_the_longest_stalled() {
     pair.service.release(stalled);
     let sent = frames(&mut pair, End::Service);
     assert!(sent.iter().any(|f| matches!(f, Frame::Cancel(_, cancel) if cancel.reason == Reason::Stalled)), "{sent:?}");
+}
+
+#[test]
+fn a_hog_on_one_link_does_not_cost_the_streams_of_another() {
+    let budget = router_common::session::Budget::new(100_000);
+    let setup = || {
+        let mut setup = Setup::default();
+        setup.service.budget = budget.clone();
+        setup
+    };
+    let (mut hogs, mut others) = (Pair::established(setup()), Pair::established(setup()));
+    let hog = open(&mut hogs, "", false);
+    let hogged = arrived(&mut hogs);
+    hogs.gateway.send_data(hog, vec![1; 60_000].into()).unwrap();
+    hogs.settle();
+    for pair in [&mut hogs, &mut others] {
+        pair.advance(limits::STALLED_AFTER);
+    }
+    let call = open(&mut others, "", false);
+    let read = arrived(&mut others);
+    others.gateway.send_data(call, vec![1; 30_000].into()).unwrap();
+    others.settle();
+    // Whatever arrives on the hog's link next.
+    hogs.gateway.set_health(HealthStatus::Degraded, 0, hogs.now);
+    hogs.advance(Duration::ZERO);
+    hogs.settle();
+    let failure = hogs.service.read(hogged);
+    assert!(matches!(failure, Read::Failed(StreamFailure::Cancelled { reason: Reason::Stalled, .. })), "{failure:?}");
+    others.gateway.send_data(call, vec![1; 30_000].into()).unwrap();
+    others.settle();
+    let mut length = 0;
+    while let Read::Data(bytes) = others.service.read(read) {
+        length += bytes.len();
+    }
+    assert_eq!(length, 60_000);
 }
 
 #[test]
