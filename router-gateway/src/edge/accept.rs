@@ -1,10 +1,9 @@
 //! The accept loop of one worker: a bounded number of connections, and a graceful stop.
 
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -15,42 +14,12 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use super::connection;
+use super::stop::Stop;
 use super::{EdgeContext, HttpListener};
 
 /// How long to wait after an accept that failed for want of something (descriptors, memory): trying again at once would
 /// fail again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// The wish that work ends in good order, seen by everybody who holds a clone.
-#[derive(Debug, Clone, Default)]
-pub struct Stop {
-    token: CancellationToken,
-    /// The same as the token's state, readable without its lock: connections look at it on every wake-up.
-    flag: Arc<AtomicBool>,
-}
-
-impl Stop {
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Asks everybody to stop.
-    pub fn request(&self) {
-        self.flag.store(true, Ordering::Release);
-        self.token.cancel();
-    }
-
-    #[must_use]
-    pub fn is_requested(&self) -> bool {
-        self.flag.load(Ordering::Acquire)
-    }
-
-    /// Waits until somebody asks.
-    pub fn requested(&self) -> impl Future<Output = ()> + Send + use<> {
-        self.token.clone().cancelled_owned()
-    }
-}
 
 /// One worker's HTTP edge.
 #[derive(Debug)]

@@ -1,7 +1,6 @@
 //! Request bodies, counted and limited as they are read; response bodies on their way out.
 //!
-//! Every byte that is read from a client is counted as held until the last reference to it is dropped, so the counters
-//! are what they say, and go back to zero in every failure path (SPEC 6). Nothing here knows what a body is for.
+//! Nothing here knows what a body is for.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,70 +17,9 @@ use router_link::{Body, BodyError};
 use tokio::time::{Sleep, sleep};
 
 use super::EdgeContext;
-use super::connection::OpenGuard;
+use super::client::OpenGuard;
+use super::held::{Counted, HeldBytes};
 use crate::http_semantics;
-
-/// A count of bytes with an upper bound.
-#[derive(Debug)]
-pub struct HeldBytes {
-    held: AtomicU64,
-    limit: u64,
-}
-
-impl Default for HeldBytes {
-    fn default() -> Self {
-        Self::new(u64::MAX)
-    }
-}
-
-impl HeldBytes {
-    #[must_use]
-    pub const fn new(limit: u64) -> Self {
-        Self { held: AtomicU64::new(0), limit }
-    }
-
-    /// What is held now, in bytes.
-    #[must_use]
-    pub fn held(&self) -> u64 {
-        self.held.load(Ordering::Relaxed)
-    }
-
-    /// Whether nothing more may be taken.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.held() >= self.limit
-    }
-
-    /// Counts `bytes`, whether they fit or not; says whether they did within `limit`.
-    fn add(&self, bytes: u64, limit: u64) -> bool {
-        self.held.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= limit
-    }
-
-    fn subtract(&self, bytes: u64) {
-        self.held.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
-/// Bytes that are counted while they live.
-struct Counted {
-    bytes: Bytes,
-    connection: Arc<HeldBytes>,
-    node: Arc<HeldBytes>,
-}
-
-impl AsRef<[u8]> for Counted {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let length = self.bytes.len() as u64;
-        self.connection.subtract(length);
-        self.node.subtract(length);
-    }
-}
 
 /// Why a request body was not read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,9 +132,9 @@ impl RequestBody {
         let Some(open) = &self.open else { return Ok(data) };
         let connection = Arc::clone(&open.connection().held);
         let within_connection = connection.add(length, self.connection_limit);
-        let within_node = self.node.add(length, self.node.limit);
+        let within_node = self.node.add(length, self.node.limit());
         // From here on both counters go back when the bytes do.
-        let counted = Bytes::from_owner(Counted { bytes: data, connection, node: Arc::clone(&self.node) });
+        let counted = Bytes::from_owner(Counted::new(data, connection, Arc::clone(&self.node)));
         if !within_connection {
             Err(UploadFailure::ConnectionBytes)
         } else if !within_node {

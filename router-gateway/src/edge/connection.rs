@@ -1,20 +1,13 @@
-//! One client connection: detects the protocol, serves its requests, and sees to what is left of their bodies.
-//!
-//! [`ClientConnection`] is what the connection's task, its requests and their bodies share. It is counters and flags:
-//! nobody waits on it.
+//! One client connection: detects the protocol, serves its requests, ends it when it is idle or told to stop.
 
 use std::convert::Infallible;
-use std::fmt;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_util::task::AtomicWaker;
 use http::{Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -26,171 +19,15 @@ use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
-use super::body::{HeldBytes, RequestBody, ResponseBody, Upload};
+use super::body::{RequestBody, ResponseBody, Upload};
+use super::client::{ClientConnection, OpenGuard};
 use super::io::{EdgeIo, Protocol};
-use super::{Arrival, EdgeContext, Stop};
+use super::stop::Stop;
+use super::{Arrival, EdgeContext};
 use crate::http_semantics;
 
-/// What an unread request body may still bring before its connection is given up, in bytes (SPEC 12: early responses).
-const DISCARD_BYTES: u64 = 64 * 1024;
-/// How long it may take.
-const DISCARD_TIME: Duration = Duration::from_secs(5);
 /// Between two pings to an HTTP/2 client, and until a missing answer ends the connection.
 const H2_PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(15));
-
-/// Shared by a connection's task, its requests and their bodies.
-pub struct ClientConnection {
-    peer: SocketAddr,
-    /// Request bytes held for this connection (SPEC 6).
-    pub(super) held: Arc<HeldBytes>,
-    /// Requests whose response or whose own body has not come to its end.
-    open: AtomicU32,
-    /// A request was handed to the stack since the last flush: what is written answers it.
-    answering: AtomicBool,
-    /// Something began or ended since the task last looked: the time of being idle begins anew.
-    stirred: AtomicBool,
-    /// The head that was read last had two lengths.
-    two_lengths: AtomicBool,
-    /// A body was not read to its end, so that closing must linger.
-    unread: AtomicBool,
-    leftover: Mutex<Option<Leftover>>,
-    has_leftover: AtomicBool,
-    task: AtomicWaker,
-}
-
-/// The rest of a request body that nobody wants.
-struct Leftover {
-    body: Incoming,
-    left: u64,
-    until: Pin<Box<Sleep>>,
-    _open: OpenGuard,
-}
-
-impl ClientConnection {
-    fn new(peer: SocketAddr) -> Arc<Self> {
-        Arc::new(Self {
-            peer,
-            held: Arc::default(),
-            open: AtomicU32::new(0),
-            answering: AtomicBool::new(false),
-            stirred: AtomicBool::new(false),
-            two_lengths: AtomicBool::new(false),
-            unread: AtomicBool::new(false),
-            leftover: Mutex::new(None),
-            has_leftover: AtomicBool::new(false),
-            task: AtomicWaker::new(),
-        })
-    }
-
-    /// The other end of the connection: the client, or the proxy before it.
-    #[must_use]
-    pub const fn peer(&self) -> SocketAddr {
-        self.peer
-    }
-
-    pub(super) fn is_busy(&self) -> bool {
-        self.open.load(Ordering::Relaxed) > 0
-    }
-
-    pub(super) fn owes_nothing(&self) -> bool {
-        !self.answering.load(Ordering::Relaxed) && !self.is_busy()
-    }
-
-    pub(super) fn flushed(&self) {
-        if self.answering.load(Ordering::Relaxed) && !self.is_busy() {
-            self.answering.store(false, Ordering::Relaxed);
-        }
-    }
-
-    pub(super) fn note_head(&self, two_lengths: bool) {
-        self.two_lengths.store(two_lengths, Ordering::Relaxed);
-    }
-
-    pub(super) fn leave_unread(&self) {
-        self.unread.store(true, Ordering::Relaxed);
-    }
-
-    pub(super) fn has_unread(&self) -> bool {
-        self.unread.load(Ordering::Relaxed)
-    }
-
-    /// Takes over a body that nobody reads any more: a little more of it is read, so that the connection lives on.
-    pub(super) fn leave(&self, body: Incoming, open: OpenGuard) {
-        self.leave_unread();
-        if body.size_hint().lower() > DISCARD_BYTES {
-            return;
-        }
-        let leftover = Leftover { body, left: DISCARD_BYTES, until: Box::pin(sleep(DISCARD_TIME)), _open: open };
-        *self.leftover.lock().unwrap_or_else(PoisonError::into_inner) = Some(leftover);
-        self.has_leftover.store(true, Ordering::Release);
-        self.task.wake();
-    }
-
-    /// Reads on in what was left. Only the connection's task calls it.
-    fn poll_leftover(&self, cx: &mut Context<'_>) {
-        if !self.has_leftover.load(Ordering::Acquire) {
-            return;
-        }
-        let mut slot = self.leftover.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(leftover) = slot.as_mut() else { return };
-        let outcome = loop {
-            match Pin::new(&mut leftover.body).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-                    match leftover.left.checked_sub(length) {
-                        Some(left) => leftover.left = left,
-                        None => break Discarded::GivenUp,
-                    }
-                }
-                Poll::Ready(Some(Err(_))) => break Discarded::GivenUp,
-                Poll::Ready(None) => break Discarded::Whole,
-                Poll::Pending if leftover.until.as_mut().poll(cx).is_ready() => break Discarded::GivenUp,
-                Poll::Pending => return,
-            }
-        };
-        if matches!(outcome, Discarded::Whole) {
-            self.unread.store(false, Ordering::Relaxed);
-        }
-        let gone = slot.take();
-        self.has_leftover.store(false, Ordering::Release);
-        drop(slot);
-        drop(gone);
-        // The HTTP library was polled before; what it does about the end of the body, it does when polled again.
-        cx.waker().wake_by_ref();
-    }
-}
-
-enum Discarded {
-    Whole,
-    GivenUp,
-}
-
-impl fmt::Debug for ClientConnection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientConnection").field("peer", &self.peer).field("open", &self.open).finish_non_exhaustive()
-    }
-}
-
-/// One open message of a connection; it is over when this is dropped.
-pub(super) struct OpenGuard(Arc<ClientConnection>);
-
-impl OpenGuard {
-    fn new(connection: Arc<ClientConnection>) -> Self {
-        connection.open.fetch_add(1, Ordering::Relaxed);
-        Self(connection)
-    }
-
-    pub(super) fn connection(&self) -> &Arc<ClientConnection> {
-        &self.0
-    }
-}
-
-impl Drop for OpenGuard {
-    fn drop(&mut self) {
-        self.0.stirred.store(true, Ordering::Relaxed);
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// Serves one connection to its end.
 pub(super) async fn serve<IO, S>(
@@ -252,7 +89,7 @@ where
     poll_fn(|cx| {
         // The flag is one load; the waiting future, which locks, is polled once to leave its waker.
         if !stopping && (!registered || stop.is_requested()) {
-            connection.task.register(cx.waker());
+            connection.driven_by(cx.waker());
             registered = true;
             if requested.as_mut().poll(cx).is_ready() || stop.is_requested() {
                 stopping = true;
@@ -289,7 +126,7 @@ impl Idle {
 
     /// Ready when the connection has been idle for too long.
     fn poll(&mut self, connection: &ClientConnection, cx: &mut Context<'_>) -> Poll<()> {
-        if connection.stirred.swap(false, Ordering::Relaxed) {
+        if connection.has_stirred() {
             self.since = Instant::now();
         }
         let limit = self.limit;
@@ -373,9 +210,7 @@ where
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let connection = &self.connection;
-        connection.answering.store(true, Ordering::Relaxed);
-        // There is a next request: whatever was unread has been read after all.
-        connection.unread.store(false, Ordering::Relaxed);
+        let two_lengths = connection.begin();
         let open = OpenGuard::new(Arc::clone(connection));
         let (parts, incoming) = request.into_parts();
         let waits_for_continue = http_semantics::expects_continue(parts.version, &parts.headers);
@@ -388,8 +223,8 @@ where
         };
         let mut request = Request::from_parts(parts, body);
         request.extensions_mut().insert(Arrival {
-            two_lengths: connection.two_lengths.swap(false, Ordering::Relaxed),
-            client: connection.peer,
+            two_lengths,
+            client: connection.peer(),
             connection: Arc::clone(connection),
             upload,
             authority: None,

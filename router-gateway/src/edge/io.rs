@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Duration, Instant, Sleep, sleep_until};
 
 use super::EdgeContext;
-use super::connection::ClientConnection;
+use super::client::ClientConnection;
 use super::scan::HeadScan;
 use crate::respond;
 

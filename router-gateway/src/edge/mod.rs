@@ -4,7 +4,10 @@
 //! |---|---|
 //! | `listener` | where client connections come from: TCP, or anything given from outside |
 //! | `accept` | the accept loop of one worker, its bound, its graceful stop |
-//! | `connection` | one client connection: protocol detection, its requests, what is left of their bodies |
+//! | `connection` | one client connection: protocol detection, its requests, its end |
+//! | `client` | what a connection's task, its requests and their bodies share |
+//! | `held` | how many request bytes are held now |
+//! | `stop` | the wish that all of it ends in good order |
 //! | `io` | the byte stream under the HTTP library: patience with slow clients, refusals in our own words |
 //! | `scan` | what the HTTP library does not tell about a request head |
 //! | `body` | request bodies, counted and limited; response bodies |
@@ -13,18 +16,23 @@
 
 mod accept;
 mod body;
+mod client;
 mod connection;
+mod held;
 mod io;
 mod listener;
 mod scan;
+mod stop;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use accept::{Edge, Stop};
-pub use body::{HeldBytes, Upload, UploadFailure};
-pub use connection::ClientConnection;
+pub use accept::Edge;
+pub use body::{Upload, UploadFailure};
+pub use client::ClientConnection;
+pub use held::HeldBytes;
 pub use listener::{BoxHttpListener, BoxIo, ByteStream, HttpListener, TcpHttpListener};
+pub use stop::Stop;
 
 use crate::request_id::RequestIds;
 

@@ -1,0 +1,196 @@
+//! ClientConnection: what a client connection's task, its requests and their bodies share.
+//!
+//! It is counters and flags, and the rest of a body that nobody wants: nobody waits on it, and it serves nothing itself.
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tokio::time::{Sleep, sleep};
+
+use super::held::HeldBytes;
+
+/// What an unread request body may still bring before its connection is given up, in bytes (SPEC 12: early responses).
+const DISCARD_BYTES: u64 = 64 * 1024;
+/// How long it may take.
+const DISCARD_TIME: Duration = Duration::from_secs(5);
+/// Shared by a connection's task, its requests and their bodies.
+pub struct ClientConnection {
+    peer: SocketAddr,
+    /// Request bytes held for this connection (SPEC 6).
+    pub(super) held: Arc<HeldBytes>,
+    /// Requests whose response or whose own body has not come to its end.
+    open: AtomicU32,
+    /// A request was handed to the stack since the last flush: what is written answers it.
+    answering: AtomicBool,
+    /// Something began or ended since the task last looked: the time of being idle begins anew.
+    stirred: AtomicBool,
+    /// The head that was read last had two lengths.
+    two_lengths: AtomicBool,
+    /// A body was not read to its end, so that closing must linger.
+    unread: AtomicBool,
+    leftover: Mutex<Option<Leftover>>,
+    has_leftover: AtomicBool,
+    task: AtomicWaker,
+}
+
+/// The rest of a request body that nobody wants.
+struct Leftover {
+    body: Incoming,
+    left: u64,
+    until: Pin<Box<Sleep>>,
+    _open: OpenGuard,
+}
+
+impl ClientConnection {
+    pub(super) fn new(peer: SocketAddr) -> Arc<Self> {
+        Arc::new(Self {
+            peer,
+            held: Arc::default(),
+            open: AtomicU32::new(0),
+            answering: AtomicBool::new(false),
+            stirred: AtomicBool::new(false),
+            two_lengths: AtomicBool::new(false),
+            unread: AtomicBool::new(false),
+            leftover: Mutex::new(None),
+            has_leftover: AtomicBool::new(false),
+            task: AtomicWaker::new(),
+        })
+    }
+
+    /// The other end of the connection: the client, or the proxy before it.
+    #[must_use]
+    pub const fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// A request goes to the stack. Says whether its head had two lengths.
+    pub(super) fn begin(&self) -> bool {
+        self.answering.store(true, Ordering::Relaxed);
+        // There is a next request: whatever was unread has been read after all.
+        self.unread.store(false, Ordering::Relaxed);
+        self.two_lengths.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether something has begun or ended since this was last asked.
+    pub(super) fn has_stirred(&self) -> bool {
+        self.stirred.swap(false, Ordering::Relaxed)
+    }
+
+    /// The task to wake when there is a rest to be read.
+    pub(super) fn driven_by(&self, task: &std::task::Waker) {
+        self.task.register(task);
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.open.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn owes_nothing(&self) -> bool {
+        !self.answering.load(Ordering::Relaxed) && !self.is_busy()
+    }
+
+    pub(super) fn flushed(&self) {
+        if self.answering.load(Ordering::Relaxed) && !self.is_busy() {
+            self.answering.store(false, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn note_head(&self, two_lengths: bool) {
+        self.two_lengths.store(two_lengths, Ordering::Relaxed);
+    }
+
+    pub(super) fn leave_unread(&self) {
+        self.unread.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed)
+    }
+
+    /// Takes over a body that nobody reads any more: a little more of it is read, so that the connection lives on.
+    pub(super) fn leave(&self, body: Incoming, open: OpenGuard) {
+        self.leave_unread();
+        if body.size_hint().lower() > DISCARD_BYTES {
+            return;
+        }
+        let leftover = Leftover { body, left: DISCARD_BYTES, until: Box::pin(sleep(DISCARD_TIME)), _open: open };
+        *self.leftover.lock().unwrap_or_else(PoisonError::into_inner) = Some(leftover);
+        self.has_leftover.store(true, Ordering::Release);
+        self.task.wake();
+    }
+
+    /// Reads on in what was left. Only the connection's task calls it.
+    pub(super) fn poll_leftover(&self, cx: &mut Context<'_>) {
+        if !self.has_leftover.load(Ordering::Acquire) {
+            return;
+        }
+        let mut slot = self.leftover.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(leftover) = slot.as_mut() else { return };
+        let outcome = loop {
+            match Pin::new(&mut leftover.body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                    match leftover.left.checked_sub(length) {
+                        Some(left) => leftover.left = left,
+                        None => break Discarded::GivenUp,
+                    }
+                }
+                Poll::Ready(Some(Err(_))) => break Discarded::GivenUp,
+                Poll::Ready(None) => break Discarded::Whole,
+                Poll::Pending if leftover.until.as_mut().poll(cx).is_ready() => break Discarded::GivenUp,
+                Poll::Pending => return,
+            }
+        };
+        if matches!(outcome, Discarded::Whole) {
+            self.unread.store(false, Ordering::Relaxed);
+        }
+        let gone = slot.take();
+        self.has_leftover.store(false, Ordering::Release);
+        drop(slot);
+        drop(gone);
+        // The HTTP library was polled before; what it does about the end of the body, it does when polled again.
+        cx.waker().wake_by_ref();
+    }
+}
+
+enum Discarded {
+    Whole,
+    GivenUp,
+}
+
+impl fmt::Debug for ClientConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientConnection").field("peer", &self.peer).field("open", &self.open).finish_non_exhaustive()
+    }
+}
+
+/// One open message of a connection; it is over when this is dropped.
+pub(super) struct OpenGuard(Arc<ClientConnection>);
+
+impl OpenGuard {
+    pub(super) fn new(connection: Arc<ClientConnection>) -> Self {
+        connection.open.fetch_add(1, Ordering::Relaxed);
+        Self(connection)
+    }
+
+    pub(super) fn connection(&self) -> &Arc<ClientConnection> {
+        &self.0
+    }
+}
+
+impl Drop for OpenGuard {
+    fn drop(&mut self) {
+        self.0.stirred.store(true, Ordering::Relaxed);
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
