@@ -153,6 +153,7 @@ struct Tries {
     unseen: usize,
     retried: bool,
     place: Option<Place>,
+    /// What the client, or the service that asks, still gives it.
     deadline: Option<Instant>,
 }
 
@@ -164,16 +165,18 @@ impl Inner {
         metrics: &mut Option<Arc<RouteMetrics>>,
     ) -> Result<Response<Body>, Rejection> {
         let Origin { upload, connection_full, call } = origin(&mut request, self.settings.max_connection_bytes)?;
-        let shorter = self.asked_timeout(&request)?;
+        let asked = self.asked_timeout(&request)?.map(|timeout| began + timeout.min(self.settings.max_timeout));
+        // What was asked for rules from the start, in the waiting line too; the endpoint's own timeout once it is known.
+        let asked = [asked, call.deadline].into_iter().flatten().min();
         let method = request.method().clone();
-        let mut tries = Tries { excluded: Vec::new(), unseen: 0, retried: false, place: None, deadline: call.deadline };
+        let mut tries = Tries { excluded: Vec::new(), unseen: 0, retried: false, place: None, deadline: asked };
         loop {
             let chosen = self.find(&mut request, &method, began, &mut tries).await?;
             *metrics = Some(self.metrics.of(&chosen.endpoint));
             let descriptor = &chosen.endpoint.descriptor;
             let timeout = descriptor.timeout.unwrap_or(self.settings.default_timeout);
-            let timeout = shorter.map_or(timeout, |shorter| timeout.min(shorter)).min(self.settings.max_timeout);
-            let deadline = tries.deadline.map_or(began + timeout, |given| given.min(began + timeout));
+            let latest = began + timeout.min(self.settings.max_timeout);
+            let deadline = tries.deadline.map_or(latest, |asked| asked.min(latest));
             self.admit(upload.as_deref(), connection_full, &chosen.endpoint)?;
             if chosen.head_from_get {
                 *request.method_mut() = Method::GET;

@@ -394,3 +394,48 @@ async fn the_admin_token_is_asked_for() {
     assert_problem(&page("Authorization: Bearer wrong\r\n").await, "403", "forbidden");
     assert_eq!(status(&page("Authorization: Bearer letmein\r\n").await), "200");
 }
+
+#[tokio::test]
+async fn trailers_pass_both_ways() {
+    let gateway = gateway(|_| {}).await;
+    let mirror = handler(|request: Request<Body>| async move {
+        let collected = request.into_body().collect().await.ok()?;
+        let sum = collected.trailers()?.get("x-sum")?.clone();
+        let mut trailers = http::HeaderMap::new();
+        trailers.insert("x-sum", sum);
+        let frames = [
+            Ok::<_, std::convert::Infallible>(http_body::Frame::data(collected.to_bytes())),
+            Ok(http_body::Frame::trailers(trailers)),
+        ];
+        let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
+        let mut response = Response::new(Body::stream(body));
+        response.headers_mut().insert("trailer", "x-sum".parse().unwrap());
+        Some(response)
+    });
+    let _stub = Plan::new(&[("POST", "/sum")]).join(&gateway, mirror).await;
+    let request = b"POST /sum HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nTrailer: x-sum\r\nConnection: close, TE\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 42\r\n\r\n";
+    let answer = exchange(gateway.http_addr().unwrap(), request).await;
+    assert_eq!(status(&answer), "200", "{answer}");
+    assert!(answer.contains("abc\r\n0\r\nx-sum: 42\r\n\r\n"), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_in_line_waits_no_longer_than_was_asked_for() {
+    let gateway = gateway(|_| {}).await;
+    let plan = Plan { lease: 1, ..Plan::new(&[("GET", "/one")]) };
+    let begun = Arc::new(Notify::new());
+    let begins = Arc::clone(&begun);
+    let hangs = handler(move |_| {
+        begins.notify_one();
+        std::future::pending()
+    });
+    let _stub = plan.join(&gateway, hangs).await;
+    let mut first = TcpStream::connect(gateway.http_addr().unwrap()).await.unwrap();
+    first.write_all(b"GET /one HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    begun.notified().await;
+    let before = tokio::time::Instant::now();
+    let answer = get(&gateway, "/one", "X-Request-Timeout-Ms: 500\r\n").await;
+    assert_problem(&answer, "503", "no_capacity");
+    assert!(answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
+    assert!(before.elapsed() < Duration::from_secs(2), "{:?}", before.elapsed());
+}
