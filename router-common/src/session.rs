@@ -321,9 +321,16 @@ impl Session {
         }
     }
 
-    /// Asks the peer to open nothing more on this link; [`Event::Drained`] tells when all it opened is over.
+    /// Asks the peer to open nothing more on this link; [`Event::Drained`] tells when all it opened is over. In the
+    /// handshake: as soon as it has ended.
     pub fn drain(&mut self, now: Instant) {
-        if self.is_established() && self.drain == Drain::Open {
+        if self.drain != Drain::Open {
+            return;
+        }
+        if matches!(self.state, State::Handshake(_)) {
+            self.drain = Drain::Wanted;
+        }
+        if self.is_established() {
             self.drain = Drain::Asked { since: now };
             let last = StreamId::CONNECTION;
             self.scheduler.control(Frame::Drain(crate::frame::Drain { phase: DrainPhase::Request, last }));

@@ -1,7 +1,8 @@
 //! The agreed end of opening streams on a link (SPEC 4, drain). It binds only the receiver's opening.
 //!
 //! ```text
-//!   Open ── drain(): DRAIN(request) ──> Asked ── DRAIN(ack, last) ──────────> Agreed(last)
+//!   Open (Wanted while in the handshake)
+//!    └── drain(): DRAIN(request) ────> Asked ── DRAIN(ack, last) ──────────> Agreed(last)
 //!                                         └── 5 s: DRAIN(final, last seen) ──> Agreed(last seen)
 //! ```
 
@@ -15,6 +16,8 @@ use crate::limits;
 pub(super) enum Drain {
     /// The peer may open streams.
     Open,
+    /// To begin when the handshake has ended.
+    Wanted,
     /// DRAIN(request) is sent.
     Asked { since: Instant },
     /// The peer opens nothing above `last`.
@@ -26,14 +29,14 @@ impl Drain {
     pub(super) fn overdue_at(self) -> Option<Instant> {
         match self {
             Self::Asked { since } => Some(since + limits::DRAIN_ACK_TIMEOUT),
-            Self::Open | Self::Agreed { .. } => None,
+            Self::Open | Self::Wanted | Self::Agreed { .. } => None,
         }
     }
 
     /// Whether a request with this id is still taken.
     pub(super) fn admits(self, id: StreamId) -> bool {
         match self {
-            Self::Open | Self::Asked { .. } => true,
+            Self::Open | Self::Wanted | Self::Asked { .. } => true,
             Self::Agreed { last, .. } => id <= last,
         }
     }

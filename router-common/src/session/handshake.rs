@@ -11,6 +11,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::drain::Drain;
 use super::event::{Accepted, Common, Event, Joining, ProtocolError};
 use super::lease::Lease;
 use super::liveness::Liveness;
@@ -253,6 +254,9 @@ impl Session {
         self.state = State::Established;
         self.liveness = Some(Liveness::new(self.common.timers, now));
         self.handle_timeout(now);
+        if std::mem::replace(&mut self.drain, Drain::Open) == Drain::Wanted {
+            self.drain(now);
+        }
     }
 
     /// The peer ends the link.

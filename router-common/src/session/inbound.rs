@@ -338,7 +338,9 @@ impl Session {
             (DrainPhase::Ack, Drain::Asked { .. }) => self.agree_drain(drain.last),
             // The peer's answer crossed our DRAIN(final).
             (DrainPhase::Ack, Drain::Agreed { .. }) => {}
-            (DrainPhase::Ack, Drain::Open) => return Err(ProtocolError::new("DRAIN(ack) without DRAIN(request)")),
+            (DrainPhase::Ack, Drain::Open | Drain::Wanted) => {
+                return Err(ProtocolError::new("DRAIN(ack) without DRAIN(request)"));
+            }
         }
         Ok(())
     }

@@ -212,6 +212,15 @@ fn a_link_that_ends_is_not_drained() {
 }
 
 #[test]
+fn a_drain_that_is_asked_for_in_the_handshake_begins_after_it() {
+    let mut pair = Pair::new(Setup::default());
+    pair.gateway.drain(pair.now);
+    let events = pair.settle();
+    assert!(events.iter().any(|(end, event)| *end == End::Service && matches!(event, Event::PeerDraining)));
+    assert!(events.iter().any(|(end, event)| *end == End::Gateway && matches!(event, Event::Drained)));
+}
+
+#[test]
 fn a_final_drain_is_told_even_if_it_is_the_first_word() {
     let mut pair = Pair::established(Setup::default());
     let now = pair.now;
