@@ -170,9 +170,13 @@ fn code(value: &Value) -> String {
     }
 }
 
-/// Table cells hold no line breaks and no bars.
+/// Table cells hold no line breaks and no bars, and readers of a reference do not look for sections of the design.
 fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
+    match line.split_once(" (SPEC ").and_then(|(before, rest)| Some((before, rest.split_once(')')?.1))) {
+        Some((before, after)) => format!("{before}{after}"),
+        None => line,
+    }
 }
 
 #[cfg(test)]
