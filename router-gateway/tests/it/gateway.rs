@@ -1,20 +1,15 @@
 //! The whole gateway: HTTP in front, a service over the in-memory transport behind.
 
-#[path = "common/mod.rs"]
-#[allow(dead_code, reason = "this program needs a part of it")]
-mod common;
-mod stub;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{exchange, read_response};
+use crate::common::{exchange, read_response};
+use crate::stub::{Handler, Plan, gateway, gateway_on, handler};
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use router_gateway::Gateway;
 use router_link::Body;
-use stub::{Handler, Plan, gateway, gateway_on, handler};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;

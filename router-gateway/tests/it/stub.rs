@@ -1,8 +1,6 @@
 //! A service of the test's own behind a real gateway: a session over the in-memory transport, and a function that
 //! answers.
 
-#![allow(unreachable_pub, reason = "a part of a test program")]
-
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,10 +19,10 @@ use router_link::{
 use tokio::task::JoinHandle;
 
 type Answer = Pin<Box<dyn Future<Output = Option<Response<Body>>> + Send>>;
-pub type Handler = Arc<dyn Fn(Request<Body>) -> Answer + Send + Sync>;
+pub(crate) type Handler = Arc<dyn Fn(Request<Body>) -> Answer + Send + Sync>;
 
 /// Makes a handler of an async function; `None` is a handler that fails.
-pub fn handler<F, A>(function: F) -> Handler
+pub(crate) fn handler<F, A>(function: F) -> Handler
 where
     F: Fn(Request<Body>) -> A + Send + Sync + 'static,
     A: Future<Output = Option<Response<Body>>> + Send + 'static,
@@ -33,12 +31,15 @@ where
 }
 
 /// A gateway on ports of its own, within the test's runtime.
-pub async fn gateway(change: impl FnOnce(&mut RouterConfig<()>)) -> Gateway {
+pub(crate) async fn gateway(change: impl FnOnce(&mut RouterConfig<()>)) -> Gateway {
     gateway_on(&[], change).await
 }
 
 /// The same, on other runtimes.
-pub async fn gateway_on(workers: &[tokio::runtime::Handle], change: impl FnOnce(&mut RouterConfig<()>)) -> Gateway {
+pub(crate) async fn gateway_on(
+    workers: &[tokio::runtime::Handle],
+    change: impl FnOnce(&mut RouterConfig<()>),
+) -> Gateway {
     let mut config = RouterConfig::<()>::default();
     config.http.listen = "127.0.0.1:0".parse().unwrap();
     config.admin.listen = "127.0.0.1:0".parse().unwrap();
@@ -47,8 +48,8 @@ pub async fn gateway_on(workers: &[tokio::runtime::Handle], change: impl FnOnce(
 }
 
 /// A running stub; it leaves without a word when dropped.
-pub struct Stub {
-    pub handle: Handle,
+pub(crate) struct Stub {
+    pub(crate) handle: Handle,
     driver: JoinHandle<()>,
 }
 
@@ -58,16 +59,16 @@ impl Drop for Stub {
     }
 }
 
-pub struct Plan {
-    pub name: &'static str,
-    pub version: &'static str,
-    pub id: &'static str,
-    pub lease: u32,
-    pub endpoints: Vec<EndpointDescriptor>,
+pub(crate) struct Plan {
+    pub(crate) name: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) id: &'static str,
+    pub(crate) lease: u32,
+    pub(crate) endpoints: Vec<EndpointDescriptor>,
 }
 
 impl Plan {
-    pub fn new(endpoints: &[(&str, &str)]) -> Self {
+    pub(crate) fn new(endpoints: &[(&str, &str)]) -> Self {
         let endpoints = endpoints
             .iter()
             .zip(1..)
@@ -79,7 +80,7 @@ impl Plan {
     }
 
     /// Joins, and returns when the gateway routes to it.
-    pub async fn join(self, gateway: &Gateway, handler: Handler) -> Stub {
+    pub(crate) async fn join(self, gateway: &Gateway, handler: Handler) -> Stub {
         let environment = Arc::new(SystemEnvironment);
         let hello = Hello {
             versions: vec![PROTOCOL_VERSION],

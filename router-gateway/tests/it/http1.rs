@@ -1,12 +1,10 @@
 //! HTTP/1.1 at the edge, spoken byte by byte: each malformed message has its precise answer.
 
-mod common;
-
 use std::convert::Infallible;
 use std::time::Duration;
 
+use crate::common::{exchange, read_response, start};
 use bytes::Bytes;
-use common::{exchange, read_response, start};
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use router_gateway::edge::EdgeSettings;

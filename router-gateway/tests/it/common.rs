@@ -1,7 +1,5 @@
 //! What the edge's tests share: an edge on a port of its own with a service of the test's own behind the real layers.
 
-#![allow(unreachable_pub, reason = "shared by several test programs")]
-
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,11 +18,11 @@ use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceBuilder};
 
 /// An edge that runs until it is dropped or stopped.
-pub struct TestEdge {
-    pub address: SocketAddr,
-    pub stop: Stop,
-    pub tasks: TaskTracker,
-    pub node_bytes: Arc<HeldBytes>,
+pub(crate) struct TestEdge {
+    pub(crate) address: SocketAddr,
+    pub(crate) stop: Stop,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) node_bytes: Arc<HeldBytes>,
 }
 
 impl Drop for TestEdge {
@@ -33,7 +31,7 @@ impl Drop for TestEdge {
     }
 }
 
-pub fn start<S>(settings: EdgeSettings, service: S) -> TestEdge
+pub(crate) fn start<S>(settings: EdgeSettings, service: S) -> TestEdge
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
@@ -65,7 +63,7 @@ where
 }
 
 /// Sends raw bytes and reads until the other side closes.
-pub async fn exchange(address: SocketAddr, request: &[u8]) -> String {
+pub(crate) async fn exchange(address: SocketAddr, request: &[u8]) -> String {
     let mut client = TcpStream::connect(address).await.unwrap();
     client.write_all(request).await.unwrap();
     let mut answer = Vec::new();
@@ -75,7 +73,7 @@ pub async fn exchange(address: SocketAddr, request: &[u8]) -> String {
 }
 
 /// Reads one response whose length is announced; leaves the connection open.
-pub async fn read_response(client: &mut TcpStream) -> (String, Vec<u8>) {
+pub(crate) async fn read_response(client: &mut TcpStream) -> (String, Vec<u8>) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(client.read_u8().await.expect("the response ended within its head"));
