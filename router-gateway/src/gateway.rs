@@ -372,6 +372,7 @@ impl Node {
             environment: Arc::clone(&self.environment),
             registry: Arc::clone(&self.registry),
             line: Arc::clone(&self.line),
+            metrics: Arc::clone(&self.metrics),
             workers,
             tasks: TaskTracker::new(),
             cut: self.cut.clone(),

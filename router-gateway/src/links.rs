@@ -20,6 +20,7 @@ use crate::registry::Registry;
 use crate::respond::{self, X_REQUEST_ID};
 use crate::routing::instance::LinkId;
 use crate::settings::ServiceListener;
+use crate::telemetry::Metrics;
 
 /// How long to wait after an accept that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -38,6 +39,7 @@ pub(crate) struct Links {
     pub(crate) environment: Arc<dyn Environment>,
     pub(crate) registry: Arc<Registry<Handle>>,
     pub(crate) line: Arc<WaitingLine>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) workers: Vec<LinkWorker>,
     pub(crate) tasks: TaskTracker,
     /// Cuts everything: the grace is over.
@@ -200,9 +202,14 @@ impl Application for GatewayLink {
         Ok(joined.accepted)
     }
 
-    fn event(&mut self, event: ConnectionEvent, _: &Handle) {
-        if matches!(event, ConnectionEvent::Closed(_)) {
+    fn event(&mut self, event: ConnectionEvent, handle: &Handle) {
+        if let ConnectionEvent::Closed(closed) = &event {
             self.no_longer_pending();
+            if self.joined.is_none() && !self.links.cut.is_cancelled() {
+                // Refusals are logged, counted, visible (SPEC 8).
+                tracing::warn!(peer = %handle.peer(), code = %closed.code, reason = closed.text, "a link was not let in");
+                self.links.metrics.link_refused(closed.code);
+            }
         }
         if let Some(link) = self.joined {
             self.links.registry.event(link, event, self.links.environment.now());

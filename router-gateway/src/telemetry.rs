@@ -15,6 +15,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use router_common::frame::CloseCode;
 use rustc_hash::FxHashMap;
 
 use crate::routing::RouteEndpoint;
@@ -49,6 +50,11 @@ struct InstanceLabels {
     instance: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
 /// What is counted in the whole node.
 #[derive(Debug)]
 pub struct Metrics {
@@ -62,6 +68,7 @@ pub struct Metrics {
     waiting: Gauge,
     lease_used: Family<InstanceLabels, Gauge>,
     lease_limit: Family<InstanceLabels, Gauge>,
+    links_refused: Family<ReasonLabels, Counter>,
     pub retries: Counter,
 }
 
@@ -97,6 +104,8 @@ impl Default for Metrics {
         registry.register("lease_used", "Requests in flight on an instance", lease_used.clone());
         let lease_limit = Family::<InstanceLabels, Gauge>::default();
         registry.register("lease_limit", "Requests an instance may have in flight", lease_limit.clone());
+        let links_refused = Family::<ReasonLabels, Counter>::default();
+        registry.register("links_refused", "Links that ended before they were welcomed", links_refused.clone());
         let retries = Counter::default();
         registry.register("retries", "Requests sent again", retries.clone());
         Self {
@@ -110,6 +119,7 @@ impl Default for Metrics {
             waiting,
             lease_used,
             lease_limit,
+            links_refused,
             retries,
         }
     }
@@ -138,6 +148,11 @@ impl Metrics {
             // Writing to a String cannot fail.
             Err(std::fmt::Error) => String::new(),
         }
+    }
+
+    /// Counts a link that ended before it was welcomed.
+    pub fn link_refused(&self, code: CloseCode) {
+        self.links_refused.get_or_create(&ReasonLabels { reason: code.as_str() }).inc();
     }
 
     fn route(&self, service: &str, route: &str, method: &str) -> RouteMetrics {
