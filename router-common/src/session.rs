@@ -523,8 +523,8 @@ impl Session {
     }
 
     fn forget(&mut self, slot: u32) {
-        self.discard(slot);
-        self.streams.remove(slot as usize);
+        let stream = self.streams.remove(slot as usize);
+        self.common.budget.sub(stream.receive.queue.len());
         if self.streams.is_empty() && self.streams.capacity() > 1024 {
             self.streams.shrink_to_fit();
             self.by_id.shrink_to_fit();

@@ -223,8 +223,12 @@ impl Session {
 
     /// Gives up what has stalled for long, while the node's buffers fill up.
     pub(super) fn relieve_stalled(&mut self, now: Instant) {
-        let Some(before) = now.checked_sub(limits::STALLED_AFTER) else { return };
-        while self.common.budget.is_high() && self.relieve(before) {}
+        while self.common.budget.is_high() {
+            let Some(before) = now.checked_sub(limits::STALLED_AFTER) else { return };
+            if !self.relieve(before) {
+                return;
+            }
+        }
     }
 
     /// Gives up the stream that nobody has read for longest, if that is since `before` or earlier. Returns whether there

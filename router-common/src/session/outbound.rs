@@ -180,9 +180,11 @@ impl Session {
             }
             _ => {}
         }
-        self.discard(key.index);
-        if self.stream(key).is_some_and(|stream| stream.is_over()) {
-            self.forget(key.index);
+        // Cancelling may have been the end of it.
+        match self.stream(key).map(|stream| stream.is_over()) {
+            Some(true) => self.forget(key.index),
+            Some(false) => self.discard(key.index),
+            None => {}
         }
     }
 
