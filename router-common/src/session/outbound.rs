@@ -142,6 +142,7 @@ impl Session {
         match (stream.wire, stream.side, stream.id) {
             (Wire::Unsent, ..) => {
                 stream.fail(StreamFailure::Closed);
+                self.notify(key.index);
                 self.finish_wire(key.index);
             }
             (Wire::Live, Side::Opener, Some(id)) => {
@@ -151,11 +152,13 @@ impl Session {
                 let frame = Frame::Cancel(id, cancel());
                 self.scheduler.control(frame);
                 self.discard(key.index);
+                self.notify(key.index);
             }
             (Wire::Live | Wire::Owing, Side::Responder, Some(id)) => {
                 stream.fail(StreamFailure::Closed);
                 let frame = Frame::Cancel(id, cancel());
                 self.scheduler.control(frame);
+                self.notify(key.index);
                 self.finish_wire(key.index);
             }
             _ => {}

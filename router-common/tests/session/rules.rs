@@ -300,6 +300,16 @@ fn a_hog_on_one_link_does_not_cost_the_streams_of_another() {
 }
 
 #[test]
+fn whoever_waits_on_a_stream_hears_that_this_side_cancelled_it() {
+    let mut pair = Pair::established(Setup::default());
+    let call = open(&mut pair, "", false);
+    arrived(&mut pair);
+    pair.gateway.cancel(call, Reason::PayloadLimit, "");
+    let (events, _) = pair.poll(End::Gateway);
+    assert!(matches!(&events[..], [Event::Stream(key)] if *key == call), "{events:?}");
+}
+
+#[test]
 fn lease_updates_coalesce() {
     let mut pair = Pair::established(Setup::default());
     for generation in 1..100 {
