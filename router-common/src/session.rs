@@ -109,6 +109,8 @@ pub struct Session {
     liveness: Option<Liveness>,
     overloaded_since: Option<Instant>,
     drain: Drain,
+    /// The service's first heartbeat is acknowledged.
+    routable: bool,
     peer_draining: bool,
     health: HealthStatus,
     load: u32,
@@ -163,6 +165,7 @@ impl Session {
             liveness: None,
             overloaded_since: None,
             drain: Drain::Open,
+            routable: false,
             peer_draining: false,
             health: HealthStatus::Healthy,
             load: 0,

@@ -38,7 +38,8 @@ use crate::telemetry::{InFlight, RouteMetrics, WorkerMetrics};
 
 /// How often a request that was provably not seen is sent again.
 const UNSEEN_RETRIES: usize = 3;
-/// How often a decision is made again because somebody else took the slot meanwhile.
+/// How often a decision is made again because what it rested on changed meanwhile: somebody else took the slot, or a
+/// newer table has come.
 const LOST_RACES: usize = 4;
 /// The largest body that is kept for sending it again, in bytes.
 const RETRY_BODY: usize = 64 * 1024;
@@ -272,9 +273,17 @@ impl Inner {
             random: self.random.random(),
             now: self.environment.now(),
         };
-        let table = self.registry.table();
         for _ in 0..LOST_RACES {
-            let decision = decide(&table, &facts)?;
+            let table = self.registry.table();
+            let decision = match decide(&table, &facts) {
+                // The instances of this table have left, and others have come that it does not know.
+                Err(Rejection::Problem(problem))
+                    if problem.code == ProblemCode::NoInstance && !Arc::ptr_eq(&table, &self.registry.table()) =>
+                {
+                    continue;
+                }
+                decision => decision?,
+            };
             if let Some(permit) = decision.instance.lease().try_acquire() {
                 return Ok(Chosen {
                     link: Arc::clone(decision.link),

@@ -208,7 +208,7 @@ pub enum Event {
     Endpoints { revision: u64, endpoints: Vec<EndpointDescriptor> },
     /// Service: what became of a revision.
     EndpointsResult { revision: u64, refused: Vec<RefusedEndpoint> },
-    /// The first heartbeat was answered.
+    /// The service's first heartbeat is acknowledged: requests may go both ways.
     Routable,
     /// What the peer says of itself.
     Heartbeat { status: HealthStatus, in_flight: u32, load: u32 },

@@ -298,20 +298,28 @@ impl Session {
         let Heartbeat { sequence, status, in_flight, load } = heartbeat;
         self.scheduler.ack = Some(self.scheduler.ack.map_or(sequence, |last| last.max(sequence)));
         self.events.push_back(Event::Heartbeat { status, in_flight, load });
+        if self.role == Role::Gateway {
+            self.service_is_acknowledged();
+        }
     }
 
     fn on_heartbeat_ack(&mut self, sequence: u64, now: Instant) -> Result<(), ProtocolError> {
-        let answered = self.liveness.as_mut().and_then(|liveness| liveness.answer(sequence, now));
-        let Some(answered) = answered else {
+        let Some(Ok(average)) = self.liveness.as_mut().map(|liveness| liveness.answer(sequence, now)) else {
             return Err(ProtocolError::new(format!("HEARTBEAT_ACK {sequence} for a heartbeat that was never sent")));
         };
-        if let Some(average) = answered.round_trip {
-            self.events.push_back(Event::RoundTrip(average));
-        }
-        if answered.first {
-            self.events.push_back(Event::Routable);
+        self.events.extend(average.map(Event::RoundTrip));
+        if self.role == Role::Service {
+            self.service_is_acknowledged();
         }
         Ok(())
+    }
+
+    /// The service's first heartbeat has its ack: the gateway routes from when it gives it, and so a service that has
+    /// it knows that it is routed to.
+    fn service_is_acknowledged(&mut self) {
+        if !std::mem::replace(&mut self.routable, true) {
+            self.events.push_back(Event::Routable);
+        }
     }
 
     fn on_lease(&mut self, update: LeaseUpdate) {

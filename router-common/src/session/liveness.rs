@@ -21,7 +21,6 @@ pub(super) struct Liveness {
     sequence: u64,
     /// Unanswered heartbeats, oldest first.
     sent: VecDeque<(u64, Instant)>,
-    answered_once: bool,
     round_trip: Option<Duration>,
 }
 
@@ -37,13 +36,9 @@ pub(super) enum Due {
     Dead,
 }
 
-/// What an answered heartbeat tells.
+/// There was no heartbeat of this sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Answered {
-    pub(super) first: bool,
-    /// The moving average, where the sequence was still remembered.
-    pub(super) round_trip: Option<Duration>,
-}
+pub(super) struct NeverSent;
 
 impl Liveness {
     /// The first heartbeat is due at once.
@@ -55,7 +50,6 @@ impl Liveness {
             next_heartbeat: now,
             sequence: 0,
             sent: VecDeque::new(),
-            answered_once: false,
             round_trip: None,
         }
     }
@@ -66,11 +60,11 @@ impl Liveness {
         std::mem::take(&mut self.silent).then_some(Silence::Heard)
     }
 
-    /// A heartbeat was answered; the answer covers all earlier ones, since acknowledgements coalesce. `None`: it was
-    /// never sent.
-    pub(super) fn answer(&mut self, sequence: u64, now: Instant) -> Option<Answered> {
+    /// A heartbeat was answered; the answer covers all earlier ones, since acknowledgements coalesce. Tells the moving
+    /// average, where the sequence was still remembered.
+    pub(super) fn answer(&mut self, sequence: u64, now: Instant) -> Result<Option<Duration>, NeverSent> {
         if sequence == 0 || sequence > self.sequence {
-            return None;
+            return Err(NeverSent);
         }
         let mut round_trip = None;
         while let Some((_, at)) = self.sent.pop_front_if(|(sent, _)| *sent <= sequence) {
@@ -82,8 +76,7 @@ impl Liveness {
                 Some(average) => (average * (SMOOTHING - 1) + sample) / SMOOTHING,
             });
         }
-        let first = !std::mem::replace(&mut self.answered_once, true);
-        Some(Answered { first, round_trip: round_trip.and(self.round_trip) })
+        Ok(round_trip.and(self.round_trip))
     }
 
     /// The next heartbeat is due at once: it has news.
@@ -171,13 +164,11 @@ mod tests {
         let mut liveness = Liveness::new(Timers::default(), start);
         run(&mut liveness, start);
         let millis = Duration::from_millis;
-        let answered = liveness.answer(1, start + millis(8)).unwrap();
-        assert_eq!(answered, Answered { first: true, round_trip: Some(millis(8)) });
+        assert_eq!(liveness.answer(1, start + millis(8)), Ok(Some(millis(8))));
         run(&mut liveness, start + 10 * SECOND);
-        let answered = liveness.answer(2, start + 10 * SECOND + millis(16)).unwrap();
-        assert_eq!(answered, Answered { first: false, round_trip: Some(millis(9)) });
-        assert_eq!(liveness.answer(3, start + 11 * SECOND), None);
-        assert_eq!(liveness.answer(2, start + 11 * SECOND).unwrap().round_trip, None);
+        assert_eq!(liveness.answer(2, start + 10 * SECOND + millis(16)), Ok(Some(millis(9))));
+        assert_eq!(liveness.answer(3, start + 11 * SECOND), Err(NeverSent));
+        assert_eq!(liveness.answer(2, start + 11 * SECOND), Ok(None));
     }
 
     #[test]

@@ -240,7 +240,7 @@ pub fn decide_traced<'t, H, T: Trace>(
         let endpoint = selected.route.endpoints.get(candidate.set)?.as_ref()?;
         Some((candidate, endpoint, candidate.link(facts.worker)?, choice.next_turn))
     });
-    // A link may begin to drain between two looks at it.
+    // Every survivor has the endpoint, and an instance without links is in no table.
     let Some((candidate, endpoint, link, next_turn)) = chosen else { return Err(no_instance().into()) };
     Ok(Outcome { selected, candidate, endpoint, link, next_turn })
 }

@@ -355,17 +355,18 @@ pub struct Candidate<H> {
 }
 
 impl<H> Candidate<H> {
-    /// The link to use: one that does not drain, if possible heard of lately and of the own worker; among equals by
-    /// turn. `None` if all drain.
+    /// The link to use: if possible one that does not drain, was heard of lately, and is of the own worker, in this
+    /// order; among equals by turn. `None` if there are none. All drain only if they have begun to since the instance
+    /// was looked at: then they refuse the request, and it goes elsewhere unseen.
     #[must_use]
     pub fn link(&self, worker: usize) -> Option<ChosenLink<'_, H>> {
         if let [only] = &*self.links {
-            return (!only.is_draining()).then_some(ChosenLink { link: only, next_turn: None });
+            return Some(ChosenLink { link: only, next_turn: None });
         }
-        let rank = |link: &LinkState<H>| u8::from(link.is_silent()) * 2 + u8::from(link.worker != worker);
-        let usable = || self.links.iter().enumerate().filter(|(_, link)| !link.is_draining());
-        let best = usable().map(|(_, link)| rank(link)).min()?;
-        let mut equals = usable().filter(|(_, link)| rank(link) == best);
+        let rank = |link: &LinkState<H>| (link.is_draining(), link.is_silent(), link.worker != worker);
+        let links = || self.links.iter().enumerate();
+        let best = links().map(|(_, link)| rank(link)).min()?;
+        let mut equals = links().filter(|(_, link)| rank(link) == best);
         let (first, second) = (equals.next()?, equals.next());
         let Some(second) = second else { return Some(ChosenLink { link: first.1, next_turn: None }) };
         let turn = self.instance.link_turn() as usize;
@@ -465,6 +466,6 @@ mod tests {
         candidate.links[0].set_draining();
         assert_eq!(picked(1), Some(2));
         candidate.links[2].set_draining();
-        assert_eq!(picked(1), None);
+        assert_eq!(picked(1), Some(1), "one that has only just begun to drain refuses, unseen");
     }
 }

@@ -57,7 +57,7 @@ pub enum ConnectionEvent {
     Endpoints { revision: u64, endpoints: Vec<EndpointDescriptor> },
     /// Service: what became of a revision.
     EndpointsResult { revision: u64, refused: Vec<RefusedEndpoint> },
-    /// The first heartbeat was answered: requests may be routed here.
+    /// The service's first heartbeat is acknowledged: requests may be routed here.
     Routable,
     /// What the peer says of itself.
     Heartbeat { status: HealthStatus, in_flight: u32, load: u32 },

@@ -414,6 +414,9 @@ fn a_link_of_the_asking_worker_is_used() {
     let path = RequestPath::parse("/x").unwrap();
     let decision = decide(&table, &facts(&path, 0)).unwrap();
     assert!(Arc::ptr_eq(decision.link, &table.services()[0].versions[0].candidates[0].links[0]));
+    // Only just: the instance itself was fit when it was looked at. The link refuses, and nothing is lost.
     decision.link.set_draining();
+    assert!(decide(&table, &facts(&path, 0)).is_ok());
+    decision.instance.set_draining(true);
     assert!(decide(&table, &facts(&path, 0)).is_err());
 }
