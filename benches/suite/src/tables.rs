@@ -9,8 +9,9 @@ use router_common::identity::{Instance, Version};
 use router_common::path::RequestPath;
 use router_common::session::lease::Lease;
 use router_gateway::routing::instance::{Candidate, Health, InstanceKey, InstanceState, LinkId, LinkState};
+use router_gateway::routing::key::EndpointKey;
 use router_gateway::routing::table::{
-    EndpointKey, EndpointSet, RouteEndpoint, RouteTable, ServiceLive, ServiceSets, Shape, VersionLive,
+    EndpointSet, RouteEndpoint, RouteTable, ServiceLive, ServiceSets, Shape, VersionLive,
 };
 use router_gateway::routing::{RequestFacts, Strategy};
 

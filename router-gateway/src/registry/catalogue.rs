@@ -13,7 +13,8 @@ use router_common::identity::{ServiceName, Version};
 
 use super::ownership::Ownership;
 use super::policy::Policy;
-use crate::routing::table::{EndpointKey, EndpointSet, RouteEndpoint, ServiceSets, Shape};
+use crate::routing::key::EndpointKey;
+use crate::routing::table::{EndpointSet, RouteEndpoint, ServiceSets, Shape};
 use crate::routing::tombstones::{Graveyard, TOMBSTONE_LIFE, Tombstone, Tombstones};
 
 /// Distinct endpoints that one gateway holds, over all services: a bound on memory, ten times the largest instance's.

@@ -6,7 +6,7 @@
 use router_common::identity::ServiceName;
 use rustc_hash::FxHashMap;
 
-use crate::routing::table::EndpointKey;
+use crate::routing::key::EndpointKey;
 
 /// Who claims what; the first claimant of each endpoint owns it.
 #[derive(Debug, Default)]

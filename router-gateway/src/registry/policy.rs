@@ -10,7 +10,7 @@ use router_common::identity::{Identity, ServiceName, Version};
 use router_config::router::{EndpointPolicy, ServiceConfig};
 use rustc_hash::FxHashMap;
 
-use crate::routing::table::EndpointKey;
+use crate::routing::key::EndpointKey;
 
 /// What the configuration says of services, by name; of others it says nothing, and they may register.
 #[derive(Debug, Clone, Default)]

@@ -10,8 +10,9 @@ use router_common::identity::{Instance, ServiceName, Version};
 use router_common::session::lease::Lease;
 
 use super::instance::{Candidate, Health, InstanceKey, InstanceState, LinkId, LinkState};
+use super::key::EndpointKey;
 use super::strategy::Strategy;
-use super::table::{EndpointKey, EndpointSet, RouteEndpoint, RouteTable, ServiceLive, ServiceSets, Shape, VersionLive};
+use super::table::{EndpointSet, RouteEndpoint, RouteTable, ServiceLive, ServiceSets, Shape, VersionLive};
 use super::tombstones::Tombstones;
 
 /// One instance: ready, healthy, 1 ms away, in the own region, with a lease of 100 and one link of worker 0.

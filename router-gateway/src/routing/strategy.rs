@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use super::decision::{Step, Trace, Why};
+use super::survivors::{Range, Seen, Survivors};
+use super::trace::{Step, Trace, Why};
 
 /// Round trips this close to the best one are equal, whatever they are.
 pub const TOLERANCE: Duration = Duration::from_millis(5);
@@ -25,28 +26,6 @@ pub enum Strategy {
     RoundRobin,
     /// At random.
     Random,
-}
-
-/// One instance that is still in the running, with its figures as they were read at the start of the decision. Figures
-/// that are compared one after the other share a word, the first in its high bits.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Seen {
-    /// Its place among the candidates, which are in canonical order.
-    place: u32,
-    /// Health, then tier of the region.
-    rank: u32,
-    /// Nanoseconds; `u64::MAX` while unknown.
-    round_trip: u64,
-    /// Requests in flight, then heartbeats missed.
-    load: u64,
-}
-
-impl Seen {
-    #[inline]
-    pub(super) fn new(place: u32, (health, tier): (u8, u16), round_trip: u64, (in_flight, missed): (u32, u32)) -> Self {
-        let rank = u32::from(health) << 16 | u32::from(tier);
-        Self { place, rank, round_trip, load: u64::from(in_flight) << 32 | u64::from(missed) }
-    }
 }
 
 /// What a strategy chose.
@@ -70,15 +49,15 @@ impl Strategy {
         match self {
             Self::LowestPing => {
                 // (7) the lowest round trip, within the tolerance
-                let best = survivors.spread.round_trip.least;
+                let best = survivors.spread().round_trip.least;
                 let tolerance = (TOLERANCE.as_nanos() as u64).max(best / TOLERANCE_DIVISOR);
                 let bound = best.saturating_add(tolerance);
-                let needed = survivors.spread.round_trip.most > bound;
+                let needed = survivors.spread().round_trip.most > bound;
                 survivors.keep(needed, trace, Step::RoundTrip, Why::Slower, |seen| seen.round_trip <= bound);
                 // (8) the fewest in flight, then the fewest heartbeats missed, then by turn
-                let Range { least, most } = survivors.spread.load;
+                let Range { least, most } = survivors.spread().load;
                 survivors.keep(least < most, trace, Step::InFlight, Why::Busier, |seen| seen.load >> 32 == least >> 32);
-                let Range { least, most } = survivors.spread.load;
+                let Range { least, most } = survivors.spread().load;
                 survivors.keep(least < most, trace, Step::HeartbeatsMissed, Why::MissedMore, |seen| seen.load == least);
                 by_turn(&mut survivors, turn, trace)
             }
@@ -121,115 +100,9 @@ fn by_turn<T: Trace>(survivors: &mut Survivors<'_>, turn: u32, trace: &mut T) ->
     Some(Choice { place, next_turn: Some(chosen.place + 1) })
 }
 
-/// From the least to the most of a figure.
-#[derive(Debug, Clone, Copy)]
-struct Range<N> {
-    least: N,
-    most: N,
-}
-
-impl<N: Ord + Copy> Range<N> {
-    #[inline]
-    fn take_in(&mut self, figure: N) {
-        self.least = self.least.min(figure);
-        self.most = self.most.max(figure);
-    }
-}
-
-/// How far the survivors' figures lie apart: where they do not, a step has nothing to drop and is not walked.
-#[derive(Debug, Clone, Copy)]
-struct Spread {
-    rank: Range<u32>,
-    round_trip: Range<u64>,
-    load: Range<u64>,
-}
-
-impl Spread {
-    const NONE: Self = Self {
-        rank: Range { least: u32::MAX, most: 0 },
-        round_trip: Range { least: u64::MAX, most: 0 },
-        load: Range { least: u64::MAX, most: 0 },
-    };
-
-    #[inline]
-    fn take_in(&mut self, seen: &Seen) {
-        self.rank.take_in(seen.rank);
-        self.round_trip.take_in(seen.round_trip);
-        self.load.take_in(seen.load);
-    }
-}
-
-/// Those still in the running, in canonical order.
-#[derive(Debug)]
-pub(super) struct Survivors<'s> {
-    buffer: &'s mut [Seen],
-    len: usize,
-    spread: Spread,
-}
-
-impl<'s> Survivors<'s> {
-    /// None yet; at most as many as the buffer holds.
-    pub(super) const fn new(buffer: &'s mut [Seen]) -> Self {
-        Self { buffer, len: 0, spread: Spread::NONE }
-    }
-
-    #[inline]
-    pub(super) fn push(&mut self, seen: Seen) {
-        if let Some(place) = self.buffer.get_mut(self.len) {
-            *place = seen;
-            self.len += 1;
-            self.spread.take_in(&seen);
-        }
-    }
-
-    pub(super) const fn len(&self) -> usize {
-        self.len
-    }
-
-    fn seen(&self) -> &[Seen] {
-        self.buffer.get(..self.len).unwrap_or_default()
-    }
-
-    /// Steps 5 and 6 of SPEC 5: healthy before degraded, then the nearest region.
-    pub(super) fn keep_nearest<T: Trace>(&mut self, trace: &mut T) {
-        let Range { least, most } = self.spread.rank;
-        self.keep(least < most, trace, Step::Health, Why::Degraded, |seen| seen.rank >> 16 == least >> 16);
-        let Range { least, most } = self.spread.rank;
-        self.keep(least < most, trace, Step::Region, Why::Farther, |seen| seen.rank == least);
-    }
-
-    /// Drops whoever does not meet the condition, where that is `needed` at all, and tells the trace.
-    #[inline]
-    fn keep<T: Trace>(&mut self, needed: bool, trace: &mut T, step: Step, why: Why, keeps: impl Fn(&Seen) -> bool) {
-        if needed {
-            let Self { buffer, len, .. } = self;
-            let (mut kept, mut spread) = (0, Spread::NONE);
-            for at in 0..*len {
-                let seen = buffer[at];
-                if keeps(&seen) {
-                    buffer[kept] = seen;
-                    kept += 1;
-                    spread.take_in(&seen);
-                } else {
-                    trace.fell(step, seen.place as usize, why);
-                }
-            }
-            (self.len, self.spread) = (kept, spread);
-        }
-        trace.survived(step, self.len);
-    }
-
-    fn only<T: Trace>(&mut self, trace: &mut T, step: Step, why: Why, chosen: Seen) -> Option<usize> {
-        if T::LISTENS {
-            self.keep(true, trace, step, why, |seen| seen.place == chosen.place);
-        }
-        usize::try_from(chosen.place).ok()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::decision::Untraced;
+    use super::super::trace::Untraced;
     use super::*;
 
     fn seen(figures: &[(u64, u32, u32)]) -> Vec<Seen> {

@@ -12,7 +12,7 @@ use router_common::identity::{ServiceName, Version};
 use router_common::path::RequestPath;
 use rustc_hash::FxHashMap;
 
-use super::table::EndpointKey;
+use super::key::EndpointKey;
 use super::trie::Trie;
 
 /// How long an outage is remembered.

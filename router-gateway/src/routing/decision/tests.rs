@@ -12,8 +12,9 @@ use router_common::problem::{Problem, ProblemCode};
 
 use super::super::fixture::{Settings, Spec, spec, table};
 use super::super::instance::{Health, InstanceKey};
+use super::super::key::EndpointKey;
 use super::super::strategy::Strategy as Choosing;
-use super::super::table::{EndpointKey, RouteTable};
+use super::super::table::RouteTable;
 use super::super::tombstones::{Graveyard, TOMBSTONE_LIFE, Tombstone};
 use super::*;
 
