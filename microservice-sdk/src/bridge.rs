@@ -9,7 +9,7 @@ use tower::ServiceExt as _;
 use crate::bytes::Bytes;
 use crate::endpoints::{Endpoints, Route};
 use crate::error::Internal;
-use crate::handler::{Request, Response};
+use crate::message::{Request, Response};
 use crate::response::IntoResponse as _;
 use crate::service::Microservice;
 

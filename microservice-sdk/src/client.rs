@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use router_common::frame::Reason;
 use router_link::{Call, CallError, Environment};
 
-use crate::extract::TraceContext;
-use crate::handler::{Request, Response};
-use crate::link_state::Board;
+use crate::board::Board;
+use crate::message::{Request, Response};
+use crate::trace::TraceContext;
 
 /// Sends requests to other services: an extractor within a handler, or [`Running::client`](crate::Running::client). Cheap to
 /// clone.

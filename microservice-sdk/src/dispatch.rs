@@ -8,19 +8,19 @@ use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::Method;
 use router_common::endpoint::{EndpointDescriptor, EndpointId, PathTemplate, Segment};
 use router_common::path::RequestPath;
 use router_common::problem::{self, ProblemCode};
-use router_link::{Body, Environment, Parameters, RequestContext};
+use router_link::{Body, Parameters, RequestContext};
 
-use crate::client::Client;
 use crate::error::Problem;
-use crate::handler::{BoundHandler, HandlerFuture, Request, Response};
-use crate::response::IntoResponse;
+use crate::handler::{BoundHandler, HandlerFuture};
+use crate::invocation::{Invocation, Surroundings};
+use crate::message::{Request, Response};
 
 /// One endpoint with its handler.
 #[derive(Debug, Clone)]
@@ -39,41 +39,10 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// What extractors know beside the request itself: an extension of every request that reaches a handler.
-#[derive(Debug, Clone)]
-pub(crate) struct Invocation {
-    table: Arc<Table>,
-    endpoint: Arc<EndpointDescriptor>,
-}
-
-impl Invocation {
-    /// Largest body that is collected into memory where the endpoint says nothing: 16 MiB (SPEC 6).
-    pub(crate) const DEFAULT_BODY_LIMIT: u64 = 16 * 1024 * 1024;
-
-    pub(crate) fn body_limit(&self) -> u64 {
-        self.endpoint.max_request_bytes.unwrap_or(Self::DEFAULT_BODY_LIMIT)
-    }
-
-    pub(crate) fn endpoint(&self) -> &EndpointDescriptor {
-        &self.endpoint
-    }
-
-    pub(crate) fn environment(&self) -> &Arc<dyn Environment> {
-        &self.table.environment
-    }
-
-    /// The way to other services; none while the service is asked without a gateway.
-    pub(crate) fn client(&self) -> Option<&Client> {
-        self.table.client.get()
-    }
-}
-
 /// All endpoints of a service, in the order of their ids: an id is an index plus one, for the life of the process.
 pub(crate) struct Table {
     pub(crate) endpoints: Vec<Endpoint>,
-    pub(crate) environment: Arc<dyn Environment>,
-    /// Set when the service starts.
-    pub(crate) client: OnceLock<Client>,
+    pub(crate) surroundings: Arc<Surroundings>,
 }
 
 impl Table {
@@ -87,15 +56,16 @@ impl Table {
     }
 
     /// Starts the handler of an endpoint on a request that has a [`RequestContext`].
-    pub(crate) fn start(self: &Arc<Self>, endpoint: &Endpoint, mut request: Request) -> Running {
-        request
-            .extensions_mut()
-            .insert(Invocation { table: Arc::clone(self), endpoint: Arc::clone(&endpoint.descriptor) });
+    pub(crate) fn start(&self, endpoint: &Endpoint, mut request: Request) -> Running {
+        request.extensions_mut().insert(Invocation {
+            surroundings: Arc::clone(&self.surroundings),
+            endpoint: Arc::clone(&endpoint.descriptor),
+        });
         Running { future: Some(endpoint.handler.call(request)), endpoint: Arc::clone(&endpoint.descriptor) }
     }
 
     /// Answers a request by its method and path, as a gateway with this one service would (SPEC 2).
-    pub(crate) fn answer(self: &Arc<Self>, mut request: Request) -> impl Future<Output = Response> + Send + use<> {
+    pub(crate) fn answer(&self, mut request: Request) -> impl Future<Output = Response> + Send + use<> {
         let found = self.matched(request.method(), request.uri().path());
         let started = found.map(|(endpoint, parameters, head_from_get)| {
             let mut context = request.extensions_mut().remove::<RequestContext>().unwrap_or_default();
@@ -157,7 +127,7 @@ impl fmt::Debug for Table {
 
 fn not_served(problem: problem::Problem) -> Response {
     let allow = problem.allow.as_ref().and_then(|allow| allow.parse().ok());
-    let mut response = Problem::from(problem).into_response();
+    let mut response = Problem::from(problem).render();
     if let Some(allow) = allow {
         response.headers_mut().insert(http::header::ALLOW, allow);
     }
@@ -202,7 +172,7 @@ impl Future for Running {
                 self.future = None;
                 let EndpointDescriptor { method, path, .. } = &*self.endpoint;
                 tracing::error!(%method, %path, panic = panic_text(&*panic), "a handler panicked");
-                Poll::Ready(Problem::internal().into_response())
+                Poll::Ready(Problem::internal().render())
             }
         }
     }

@@ -13,8 +13,7 @@ use router_common::problem::ProblemCode;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::handler::Response;
-use crate::response::IntoResponse;
+use crate::message::Response;
 
 /// An error type of a service's endpoints. Derive it: `#[derive(EndpointError)]`.
 pub trait EndpointError: Error {
@@ -149,8 +148,9 @@ impl EndpointError for Problem {
     }
 }
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
+impl Problem {
+    /// The problem as its client gets it.
+    pub(crate) fn render(self) -> Response {
         #[derive(Serialize)]
         struct Document<'a> {
             #[serde(rename = "type")]
@@ -195,7 +195,7 @@ pub(crate) fn respond(error: &(impl EndpointError + ?Sized)) -> Response {
     if problem.status().is_server_error() {
         tracing::error!(code = problem.code(), error = %Chain(error), "an endpoint failed");
     }
-    problem.into_response()
+    problem.render()
 }
 
 /// Any error that is nobody's business but ours: 500 `internal_error` to the client, the chain of causes to the log.
@@ -210,10 +210,11 @@ impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Internal {
     }
 }
 
-impl IntoResponse for Internal {
-    fn into_response(self) -> Response {
+impl Internal {
+    /// Logs what happened, and tells the client nothing of it.
+    pub(crate) fn render(self) -> Response {
         tracing::error!(error = %Chain(&*self.0), "an endpoint failed");
-        Problem::internal().into_response()
+        Problem::internal().render()
     }
 }
 

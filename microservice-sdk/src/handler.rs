@@ -8,15 +8,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use router_link::Body;
-
 use crate::extract::{FromRequest, FromRequestParts};
+use crate::message::{Request, Response};
 use crate::response::IntoResponse;
 
-/// A request as a handler gets it.
-pub type Request = http::Request<Body>;
-/// A response as a handler gives it.
-pub type Response = http::Response<Body>;
 /// A handler's work on one request.
 pub type HandlerFuture = Pin<Box<dyn Future<Output = Response> + Send>>;
 

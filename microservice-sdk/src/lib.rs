@@ -86,6 +86,7 @@
 //!
 //! Deliberately unknown here: sockets, frames and brokers (a transport is a URL), and whom a request was routed past.
 
+mod board;
 mod bridge;
 mod client;
 mod connect;
@@ -94,11 +95,13 @@ mod endpoints;
 mod error;
 pub mod extract;
 mod handler;
+mod invocation;
 mod lifecycle;
 mod link_state;
 mod link_task;
 #[doc(hidden)]
 pub mod macros;
+mod message;
 mod overrides;
 mod plan;
 pub mod response;
@@ -107,6 +110,7 @@ mod service;
 mod start_error;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod trace;
 
 pub use {bytes, http};
 
@@ -116,8 +120,9 @@ pub use self::error::{EndpointError, Internal, Problem};
 pub use self::extract::{
     Claims, Deadline, FromRef, FromRequest, FromRequestParts, Json, Path, Query, RequestInfo, State, TraceContext,
 };
-pub use self::handler::{Handler, HandlerFuture, Request, Response};
+pub use self::handler::{Handler, HandlerFuture};
 pub use self::lifecycle::Running;
+pub use self::message::{Request, Response};
 pub use self::response::{Chunks, IntoResponse, IntoResponseParts};
 pub use self::service::Microservice;
 pub use self::start_error::{Mistake, StartError};

@@ -11,8 +11,9 @@ use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::board::Board;
 use crate::client::Client;
-use crate::link_state::Board;
+use crate::link_state::GatewayState;
 use crate::link_task::LinkTask;
 use crate::plan::Plan;
 use crate::serve::Server;
@@ -68,7 +69,7 @@ impl<S: Send + Sync + 'static> Microservice<S> {
         let stop = CancellationToken::new();
         let client = Client::new(Arc::clone(&board), Arc::clone(&plan.identity.environment));
         // A table has one life: a service is consumed by its start.
-        let _ = plan.table.client.set(client.clone());
+        let _ = plan.table.surroundings.client.set(client.clone());
         let task = tokio::spawn(supervise(plan, Arc::clone(&board), stop.clone()));
         Ok(Running { board, client, stop, task: Some(task) })
     }
@@ -158,7 +159,8 @@ async fn supervise(plan: Plan, board: Arc<Board>, stop: CancellationToken) -> Re
     let server = Server { table, handlers: TaskTracker::new(), cut: cut.clone() };
     let mut links = JoinSet::new();
     for (place, gateway) in gateways.into_iter().enumerate() {
-        let state = board.gateway(place, gateway.connector.target().to_owned(), on_refused);
+        let target = gateway.connector.target().to_owned();
+        let state = Arc::new(GatewayState { target, on_refused, board: Arc::clone(&board), place });
         let gateway = Arc::new(gateway);
         for number in 0..gateway.links {
             let (identity, gateway, state) = (Arc::clone(&identity), Arc::clone(&gateway), Arc::clone(&state));

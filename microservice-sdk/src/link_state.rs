@@ -1,15 +1,15 @@
-//! What is known of each gateway and each link to it, and what follows from their events: registration, readiness.
+//! What the events of a link bring about: registration, readiness, or the end of the service.
 //!
 //! It dials nothing and serves nothing.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use router_common::frame::{CloseCode, HealthStatus, RefusedEndpoint};
+use router_common::frame::{CloseCode, RefusedEndpoint};
 use router_config::microservice::OnRefused;
 use router_link::{ConnectionEvent, Handle};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::board::{Board, Standing};
 use crate::dispatch::Table;
 use crate::start_error::StartError;
 
@@ -21,86 +21,11 @@ const REVISION: u64 = 1;
 pub(crate) struct GatewayState {
     /// What is dialled, for people.
     pub(crate) target: String,
-    on_refused: OnRefused,
+    pub(crate) on_refused: OnRefused,
     /// What follows from all gateways together.
-    board: Arc<Board>,
-    place: usize,
-}
-
-/// The state of a service towards all its gateways.
-#[derive(Debug)]
-pub(crate) struct Board {
-    gateways: watch::Sender<Vec<Standing>>,
-    health: watch::Sender<HealthStatus>,
-}
-
-/// How a service stands with one gateway.
-#[derive(Debug, Clone, Default)]
-struct Standing {
-    /// It has welcomed this process once.
-    welcomed: bool,
-    /// It holds the endpoints.
-    registered: bool,
-    /// It has taken them once: from then on a refusal ends nothing, because the service has started.
-    started: bool,
-    /// Links over which requests come, and calls can go.
-    routable: Vec<Handle>,
-    /// Endpoints it refuses, with the reasons.
-    refused: Vec<String>,
-}
-
-impl Board {
-    pub(crate) fn new(gateways: usize) -> Arc<Self> {
-        Arc::new(Self {
-            gateways: watch::Sender::new(vec![Standing::default(); gateways]),
-            health: watch::Sender::new(HealthStatus::Healthy),
-        })
-    }
-
-    pub(crate) fn gateway(self: &Arc<Self>, place: usize, target: String, on_refused: OnRefused) -> Arc<GatewayState> {
-        Arc::new(GatewayState { target, on_refused, board: Arc::clone(self), place })
-    }
-
-    /// Waits until every gateway has the endpoints and sends requests.
-    pub(crate) async fn ready(&self) {
-        let ready = |gateways: &Vec<Standing>| gateways.iter().all(Standing::is_ready);
-        let mut changes = self.gateways.subscribe();
-        // The sender lives as long as `self`.
-        let _ = changes.wait_for(ready).await;
-    }
-
-    /// What the next heartbeats say.
-    pub(crate) fn set_health(&self, status: HealthStatus) {
-        self.health.send_replace(status);
-        for link in self.gateways.borrow().iter().flat_map(|gateway| &gateway.routable) {
-            link.set_health(status, 0);
-        }
-    }
-
-    /// A link over which a request can be sent now.
-    pub(crate) fn any_link(&self) -> Option<Handle> {
-        let gateways = self.gateways.borrow();
-        let links = gateways.iter().flat_map(|gateway| &gateway.routable);
-        links.filter(|link| link.is_open() && !link.is_draining()).min_by_key(|link| link.streams().0).cloned()
-    }
-
-    fn change(&self, place: usize, change: impl FnOnce(&mut Standing)) {
-        self.gateways.send_modify(|gateways| {
-            if let Some(gateway) = gateways.get_mut(place) {
-                change(gateway);
-            }
-        });
-    }
-
-    fn look<R: Default>(&self, place: usize, look: impl FnOnce(&Standing) -> R) -> R {
-        self.gateways.borrow().get(place).map(look).unwrap_or_default()
-    }
-}
-
-impl Standing {
-    fn is_ready(&self) -> bool {
-        self.registered && !self.routable.is_empty()
-    }
+    pub(crate) board: Arc<Board>,
+    /// This one's place on the board.
+    pub(crate) place: usize,
 }
 
 impl GatewayState {
@@ -155,7 +80,7 @@ impl LinkState {
                     standing.registered = registered;
                 });
                 tracing::debug!(gateway = %target, node = %welcome.node, "welcomed");
-                handle.set_health(*board.health.borrow(), 0);
+                handle.set_health(board.health(), 0);
                 if !registered {
                     self.register(handle, table);
                 }
@@ -163,7 +88,7 @@ impl LinkState {
             ConnectionEvent::EndpointsResult { refused, .. } => self.registered(&refused, handle, table),
             ConnectionEvent::Routable => {
                 // It may have changed since WELCOME, when this link was not yet among those that are told.
-                handle.set_health(*board.health.borrow(), 0);
+                handle.set_health(board.health(), 0);
                 board.change(*place, |standing| standing.routable.push(handle.clone()));
                 self.tell_if_ready(table);
             }

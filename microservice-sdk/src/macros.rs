@@ -8,7 +8,7 @@ use router_common::endpoint::{ClaimRequirement, EndpointDescriptor, EndpointId, 
 
 use crate::error::{EndpointError, Problem};
 use crate::extract::{AnyState, FromRequest, FromRequestParts};
-use crate::handler::Response;
+use crate::message::Response;
 use crate::response::IntoResponse;
 
 /// A function with `#[endpoint(..)]`: its type of the same name.

@@ -26,8 +26,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::bytes::Bytes;
 use crate::dispatch::{Running, Table, panic_text};
-use crate::handler::{Request, Response};
 use crate::link_state::LinkState;
+use crate::message::{Request, Response};
 
 /// What all links of a service share.
 #[derive(Debug, Clone)]
@@ -51,8 +51,13 @@ impl Server {
         let one_way = endpoint.descriptor.one_way;
         let running = self.table.start(endpoint, request);
         let stage = if one_way { Stage::one_way(running, responder) } else { Stage::handling(running, responder) };
-        let mut serving =
-            Serving { stage, outlives, deadline, timer: None, environment: Arc::clone(&self.table.environment) };
+        let mut serving = Serving {
+            stage,
+            outlives,
+            deadline,
+            timer: None,
+            environment: Arc::clone(&self.table.surroundings.environment),
+        };
         if serving.poll_stage(&mut Context::from_waker(Waker::noop()), Attempt::InPlace).is_ready() {
             return;
         }

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,7 +20,9 @@ use router_link::{BoxFuture, Connector, Environment, SystemEnvironment};
 
 use crate::dispatch::{Endpoint, Table};
 use crate::endpoints::{Endpoints, Handlers, Listed, Route};
-use crate::handler::{Handler, Request, Response};
+use crate::handler::Handler;
+use crate::invocation::Surroundings;
+use crate::message::{Request, Response};
 use crate::start_error::{Mistake, StartError};
 
 /// A service, as its user puts it together.
@@ -292,8 +294,7 @@ impl ServiceParts {
         self.check()?;
         let table = Arc::new(Table {
             endpoints: self.endpoints.clone(),
-            environment: Arc::clone(&self.settings.environment),
-            client: OnceLock::new(),
+            surroundings: Surroundings::new(Arc::clone(&self.settings.environment)),
         });
         self.table = Some(Arc::clone(&table));
         Ok(table)

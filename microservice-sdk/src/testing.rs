@@ -24,8 +24,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::bytes::Bytes;
-use crate::handler::{Request, Response};
 use crate::lifecycle::Running;
+use crate::message::{Request, Response};
 use crate::service::Microservice;
 
 /// Bytes that a connection in memory holds each way.

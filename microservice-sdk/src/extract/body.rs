@@ -10,9 +10,9 @@ use router_common::problem::ProblemCode;
 use router_link::Body;
 
 use super::FromRequest;
-use crate::dispatch::Invocation;
 use crate::error::Problem;
-use crate::handler::Request;
+use crate::invocation::Invocation;
+use crate::message::Request;
 
 /// The body as it arrives; credit returns to the sender as it is read.
 impl<S: Send + Sync> FromRequest<S> for Body {

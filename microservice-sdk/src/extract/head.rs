@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use http::{HeaderMap, Method, Uri};
 use router_common::endpoint::EndpointDescriptor;
 use router_common::head::Scheme;
 use router_link::{Cancellation, Environment, RequestContext};
 
 use super::{FromRequestParts, Parts};
 use crate::client::Client;
-use crate::dispatch::Invocation;
 use crate::error::Problem;
+use crate::invocation::Invocation;
+use crate::trace::TraceContext;
 
 impl<S: Send + Sync> FromRequestParts<S> for HeaderMap {
     type Rejection = Infallible;
@@ -146,7 +147,7 @@ impl RequestInfo {
     /// The endpoint as it was registered, overrides of microservice.yaml applied.
     #[must_use]
     pub fn endpoint(&self) -> &EndpointDescriptor {
-        self.invocation.endpoint()
+        &self.invocation.endpoint
     }
 
     /// The client's address, as the gateway saw it.
@@ -180,47 +181,6 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestInfo {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let invocation = invocation(parts)?.clone();
         Ok(Self { invocation, context: parts.extensions.get::<RequestContext>().cloned().unwrap_or_default() })
-    }
-}
-
-/// The W3C trace context of the request: what belongs into the requests that follow from it, and into logs.
-#[derive(Debug, Clone, Default)]
-pub struct TraceContext {
-    parent: Option<HeaderValue>,
-    state: Option<HeaderValue>,
-}
-
-impl TraceContext {
-    const PARENT: HeaderName = HeaderName::from_static("traceparent");
-    const STATE: HeaderName = HeaderName::from_static("tracestate");
-
-    fn of(headers: &HeaderMap) -> Self {
-        Self { parent: headers.get(Self::PARENT).cloned(), state: headers.get(Self::STATE).cloned() }
-    }
-
-    /// `traceparent`, if the request has one.
-    #[must_use]
-    pub fn parent(&self) -> Option<&str> {
-        self.parent.as_ref()?.to_str().ok()
-    }
-
-    /// `tracestate`, if the request has one.
-    #[must_use]
-    pub fn state(&self) -> Option<&str> {
-        self.state.as_ref()?.to_str().ok()
-    }
-
-    /// Puts it into a request that has none of its own.
-    pub fn pass_on(&self, headers: &mut HeaderMap) {
-        if headers.contains_key(Self::PARENT) {
-            return;
-        }
-        if let Some(parent) = &self.parent {
-            headers.insert(Self::PARENT, parent.clone());
-            if let Some(state) = &self.state {
-                headers.insert(Self::STATE, state.clone());
-            }
-        }
     }
 }
 

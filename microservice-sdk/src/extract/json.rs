@@ -9,7 +9,7 @@ use serde_json::error::Category;
 use super::FromRequest;
 use super::body::{collect, limit};
 use crate::error::Problem;
-use crate::handler::{Request, Response};
+use crate::message::{Request, Response};
 use crate::response::IntoResponse;
 
 /// As the last argument: the request body, read as JSON. As a result: a response with a JSON body.

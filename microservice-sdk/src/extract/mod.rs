@@ -16,13 +16,14 @@ use std::future::Future;
 
 pub use http::request::Parts;
 
-pub use self::head::{Claims, Deadline, RequestInfo, TraceContext};
+pub use self::head::{Claims, Deadline, RequestInfo};
 pub use self::json::Json;
 pub use self::path::Path;
 pub use self::query::Query;
 pub use self::state::{AnyState, FromRef, State};
-use crate::handler::Request;
+use crate::message::Request;
 use crate::response::IntoResponse;
+pub use crate::trace::TraceContext;
 
 /// An extractor that needs only the head of the request; it may stand anywhere in the arguments.
 ///

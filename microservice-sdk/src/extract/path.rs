@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 
 use super::values::{All, Named, Texts};
 use super::{FromRequestParts, Parts};
-use crate::dispatch::Invocation;
 use crate::error::Problem;
+use crate::invocation::Invocation;
 
 /// The parameters of the path: one value, a tuple in the template's order, or a struct by their names.
 ///
@@ -34,7 +34,7 @@ where
         };
         let mut values = Vec::new();
         let target = parts.uri.path();
-        for (name, raw) in invocation.endpoint().path.parameters().zip(context.parameters.values(target)) {
+        for (name, raw) in invocation.endpoint.path.parameters().zip(context.parameters.values(target)) {
             let text = decode_parameter(raw).map_err(|error| rejection(format!("`{name}`: {error}")))?;
             values.push(Named { name: Cow::Borrowed(name), texts: Texts::One(text) });
         }

@@ -14,8 +14,8 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use router_link::Body;
 
-use crate::error::Problem;
-use crate::handler::Response;
+use crate::error::{Internal, Problem};
+use crate::message::Response;
 
 /// Something that a handler may return.
 #[diagnostic::on_unimplemented(
@@ -52,6 +52,18 @@ impl IntoResponse for Response {
 impl IntoResponse for Body {
     fn into_response(self) -> Response {
         Response::new(self)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        self.render()
+    }
+}
+
+impl IntoResponse for Internal {
+    fn into_response(self) -> Response {
+        self.render()
     }
 }
 
