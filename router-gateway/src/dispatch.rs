@@ -25,15 +25,15 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use self::budget::RetryBudget;
 use self::stream::Streaming;
-use self::waiting::Place;
 pub(crate) use self::waiting::WaitingLine;
+use self::waiting::{Place, Wanted};
 use crate::edge::{Arrival, HeldBytes, Upload, UploadFailure};
 use crate::http_semantics;
 use crate::registry::Registry;
 use crate::request_id::RequestIds;
 use crate::respond;
 use crate::routing::instance::LinkState;
-use crate::routing::{InstanceKey, Rejection, RequestFacts, RouteEndpoint, decide};
+use crate::routing::{InstanceKey, Rejection, RequestFacts, RouteEndpoint, Servers, decide};
 use crate::telemetry::{InFlight, RouteMetrics, WorkerMetrics};
 
 /// How often a request that was provably not seen is sent again.
@@ -52,6 +52,8 @@ const X_REQUEST_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-request-time
 #[derive(Debug, Clone)]
 pub(crate) struct DispatchSettings {
     pub(crate) version_header: HeaderName,
+    /// Names the tenant, for taking turns in the waiting line.
+    pub(crate) tenant_header: Option<HeaderName>,
     pub(crate) default_timeout: Duration,
     pub(crate) max_timeout: Duration,
     /// Longest silence within a response that streams.
@@ -132,6 +134,10 @@ impl Dispatch {
         let response = match Box::pin(this.answer(request, began, &mut metrics)).await {
             Ok(response) => response,
             Err(Rejection::Options { allow }) => respond::allowed(&allow),
+            Err(Rejection::LeasedOut(endpoint, _)) => {
+                metrics.get_or_insert_with(|| this.metrics.of(&endpoint));
+                respond::refusal(no_capacity())
+            }
             Err(Rejection::Problem(problem)) => respond::refusal(problem),
         };
         let counted = Counted {
@@ -175,9 +181,7 @@ impl Inner {
             let chosen = self.find(&mut request, &method, began, &mut tries).await?;
             *metrics = Some(self.metrics.of(&chosen.endpoint));
             let descriptor = &chosen.endpoint.descriptor;
-            let timeout = descriptor.timeout.unwrap_or(self.settings.default_timeout);
-            let latest = began + timeout.min(self.settings.max_timeout);
-            let deadline = tries.deadline.map_or(latest, |asked| asked.min(latest));
+            let deadline = self.deadline(&chosen.endpoint, began, tries.deadline);
             self.admit(upload.as_deref(), connection_full, &chosen.endpoint)?;
             if chosen.head_from_get {
                 *request.method_mut() = Method::GET;
@@ -215,7 +219,17 @@ impl Inner {
         }
     }
 
-    /// Decides, and waits in line while every instance is leased out.
+    /// When a request must be answered: the endpoint's own time, or less if less was asked for (SPEC 6).
+    fn deadline(&self, endpoint: &RouteEndpoint, began: Instant, asked: Option<Instant>) -> Instant {
+        let timeout = endpoint.descriptor.timeout.unwrap_or(self.settings.default_timeout);
+        let latest = began + timeout.min(self.settings.max_timeout);
+        asked.map_or(latest, |asked| asked.min(latest))
+    }
+
+    /// Decides, and waits in line while every instance is leased out (SPEC 5).
+    ///
+    /// # Errors
+    /// [`Rejection::LeasedOut`] only when there is nothing left to wait for.
     async fn find(
         &self,
         // Not changed; but a shared reference to a body could not be held across an await.
@@ -225,42 +239,49 @@ impl Inner {
         tries: &mut Tries,
     ) -> Result<Chosen, Rejection> {
         loop {
-            let problem = match self.choose(request, method, &tries.excluded) {
+            let (endpoint, servers) = match self.choose(request, method, tries) {
                 Ok(chosen) => {
                     tries.place = None;
                     return Ok(chosen);
                 }
-                Err(Rejection::Problem(problem)) if problem.code == ProblemCode::NoCapacity => problem,
+                Err(Rejection::LeasedOut(endpoint, servers)) => (endpoint, servers),
                 Err(Rejection::Problem(problem))
                     if !tries.excluded.is_empty() && problem.code == ProblemCode::NoInstance =>
                 {
                     // Others were tried and did not see it: it is not that there is nobody.
-                    return Err(Problem::new(ProblemCode::NoCapacity).retry_after(RETRY_AFTER).into());
+                    return Err(no_capacity().into());
                 }
                 Err(rejection) => return Err(rejection),
             };
             if !tries.excluded.is_empty() {
-                return Err(problem.into());
+                return Err(Rejection::LeasedOut(endpoint, servers));
             }
-            match &tries.place {
-                // Look once more: a slot may have come free before the place was taken.
-                None => match self.line.join() {
-                    Some(place) => tries.place = Some(place),
-                    None => return Err(problem.into()),
-                },
-                Some(place) => {
-                    place.pass_on();
-                    let until = tries.deadline.unwrap_or(began + self.settings.default_timeout);
-                    if tokio::time::timeout_at(until.into(), place.woken()).await.is_err() {
-                        return Err(problem.into());
+            let wanted = Wanted::new(&endpoint, servers);
+            let place = match tries.place.take_if(|place| *place.wanted() == wanted) {
+                Some(place) => tries.place.insert(place),
+                // The first one, or routes have changed: what is waited for now is something else.
+                None => {
+                    tries.place = None;
+                    let tenant = self.settings.tenant_header.as_ref().and_then(|name| request.headers().get(name));
+                    let Some(place) = self.line.join(wanted, tenant.cloned()) else {
+                        return Err(Rejection::LeasedOut(endpoint, servers));
+                    };
+                    let place = tries.place.insert(place);
+                    if place.begins() {
+                        continue;
                     }
+                    place
                 }
+            };
+            let until = self.deadline(&endpoint, began, tries.deadline);
+            if tokio::time::timeout_at(until.into(), place.woken()).await.is_err() {
+                return Err(Rejection::LeasedOut(endpoint, servers));
             }
         }
     }
 
     /// One decision, with its slot taken. No await: the snapshot is let go at the end.
-    fn choose(&self, request: &Request<Body>, method: &Method, excluded: &[InstanceKey]) -> Result<Chosen, Rejection> {
+    fn choose(&self, request: &Request<Body>, method: &Method, tries: &Tries) -> Result<Chosen, Rejection> {
         let path = RequestPath::parse(request.uri().path()).map_err(Problem::from)?;
         let version = request.headers().get(&self.settings.version_header);
         let facts = RequestFacts {
@@ -269,22 +290,28 @@ impl Inner {
             version_header: version.map(|version| version.to_str().unwrap_or_default()),
             claims: None,
             worker: self.worker,
-            excluded,
+            excluded: &tries.excluded,
             random: self.random.random(),
             now: self.environment.now(),
         };
-        for _ in 0..LOST_RACES {
+        let mut raced = 0;
+        loop {
+            raced += 1;
             let table = self.registry.table();
             let decision = match decide(&table, &facts) {
                 // The instances of this table have left, and others have come that it does not know.
                 Err(Rejection::Problem(problem))
-                    if problem.code == ProblemCode::NoInstance && !Arc::ptr_eq(&table, &self.registry.table()) =>
+                    if raced < LOST_RACES
+                        && problem.code == ProblemCode::NoInstance
+                        && !Arc::ptr_eq(&table, &self.registry.table()) =>
                 {
                     continue;
                 }
                 decision => decision?,
             };
-            if let Some(permit) = decision.instance.lease().try_acquire() {
+            let is_others = self.is_others(decision.endpoint, decision.servers, tries);
+            let permit = if is_others { None } else { decision.instance.lease().try_acquire() };
+            if let Some(permit) = permit {
                 return Ok(Chosen {
                     link: Arc::clone(decision.link),
                     instance: decision.instance.key(),
@@ -294,8 +321,25 @@ impl Inner {
                     head_from_get: decision.head_from_get,
                 });
             }
+            if is_others || raced >= LOST_RACES {
+                return Err(Rejection::LeasedOut(Arc::clone(decision.endpoint), decision.servers));
+            }
         }
-        Err(Problem::new(ProblemCode::NoCapacity).retry_after(RETRY_AFTER).into())
+    }
+
+    /// Whether a slot that is free belongs to somebody who waits for it, and not to who comes now. Who is sent again
+    /// has had its turn.
+    fn is_others(&self, endpoint: &RouteEndpoint, servers: Servers, tries: &Tries) -> bool {
+        if self.line.len() == 0 || !tries.excluded.is_empty() {
+            return false;
+        }
+        let wanted = Wanted::new(endpoint, servers);
+        if tries.place.as_ref().is_some_and(|place| *place.wanted() == wanted) || !self.line.is_awaited(&wanted) {
+            return false;
+        }
+        // It is being told already; but should a change ever come that tells nobody, this does.
+        self.line.freed(&endpoint.service, &endpoint.version);
+        true
     }
 
     /// The limits of SPEC 6, before a byte of the body is read.
@@ -372,7 +416,7 @@ impl Inner {
             return (None, upload_problem_of(failure));
         }
         let problem = match code {
-            Code::NoCapacity => Problem::new(code).retry_after(RETRY_AFTER),
+            Code::NoCapacity => no_capacity(),
             _ => Problem::new(code),
         };
         let again = if unseen {
@@ -438,6 +482,10 @@ async fn run_out(mut body: Body) {
 
 fn deadline_exceeded() -> Problem {
     Problem::new(ProblemCode::DeadlineExceeded)
+}
+
+fn no_capacity() -> Problem {
+    Problem::new(ProblemCode::NoCapacity).retry_after(RETRY_AFTER)
 }
 
 fn too_large() -> Problem {

@@ -76,6 +76,7 @@ pub struct Gateway {
     in_memory: transport_in_memory::InMemoryConnector,
     registry: Arc<Registry<Handle>>,
     node_bytes: Arc<HeldBytes>,
+    line: Arc<WaitingLine>,
     ready: Arc<AtomicBool>,
     stop: Stop,
     stop_admin: Stop,
@@ -136,6 +137,12 @@ impl Gateway {
     #[must_use]
     pub fn inflight_bytes(&self) -> u64 {
         self.node_bytes.held()
+    }
+
+    /// Requests that wait because every instance is leased out (SPEC 5).
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.line.len()
     }
 
     /// Stops in good order: not ready any more, no new connections, what is in flight may finish within the grace, then
@@ -236,7 +243,7 @@ impl Builder {
         let registry = Arc::new(Registry::new(RegistrySettings::from_config(config, workers.len())));
         let line = Arc::new(WaitingLine::default());
         let hook = Arc::clone(&line);
-        registry.on_published(move || hook.freed());
+        registry.on_published(move || hook.changed());
         let node = Node {
             environment: Arc::clone(&environment),
             node_bytes: Arc::new(HeldBytes::new(config.limits.max_aggregate_inflight_bytes.as_u64())),
@@ -399,6 +406,7 @@ impl Node {
             in_memory,
             registry: self.registry,
             node_bytes: self.node_bytes,
+            line: self.line,
             ready,
             stop: self.stop,
             stop_admin,
@@ -468,6 +476,7 @@ impl NodeSettings {
             },
             dispatch: DispatchSettings {
                 version_header: config.routing.version_header.as_name().clone(),
+                tenant_header: config.routing.tenant_header.as_ref().map(|name| name.as_name().clone()),
                 default_timeout: limits.default_timeout.as_duration(),
                 max_timeout: limits.max_timeout.as_duration(),
                 stream_idle_timeout: limits.stream_idle_timeout.as_duration(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::Request;
 use router_common::frame::CloseCode;
-use router_common::identity::{Identity, NodeId};
+use router_common::identity::{Identity, Instance, NodeId};
 use router_common::limits;
 use router_common::session::{Accepted, Common, GatewaySide, Joining, Session};
 use router_link::{Application, Body, BoxLink, ConnectionEvent, Driver, Environment, Handle, Refused, Responder};
@@ -198,7 +198,8 @@ impl Application for GatewayLink {
         self.no_longer_pending();
         self.joined = Some(joined.link);
         let line = Arc::clone(&self.links.line);
-        joined.accepted.lease.on_freed(move || line.freed());
+        let Instance { service, version, .. } = joining.hello.instance;
+        joined.accepted.lease.on_freed(move || line.freed(&service, &version));
         Ok(joined.accepted)
     }
 
@@ -212,7 +213,12 @@ impl Application for GatewayLink {
             }
         }
         if let Some(link) = self.joined {
+            let told = matches!(event, ConnectionEvent::Heartbeat { .. } | ConnectionEvent::Silence(_));
             self.links.registry.event(link, event, self.links.environment.now());
+            if told {
+                // An instance that is well again may serve who waits for another one.
+                self.links.line.changed();
+            }
         }
     }
 

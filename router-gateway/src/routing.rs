@@ -17,7 +17,7 @@ pub mod tombstones;
 pub mod trace;
 pub mod trie;
 
-pub use self::decision::{Decision, Rejection, RequestFacts, decide};
+pub use self::decision::{Decision, Rejection, RequestFacts, Servers, decide};
 pub use self::instance::{InstanceKey, InstanceState, LinkState};
 pub use self::strategy::Strategy;
 pub use self::table::{RouteEndpoint, RouteTable};

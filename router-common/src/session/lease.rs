@@ -60,7 +60,7 @@ impl Lease {
             return false;
         }
         *current = generation;
-        self.limit.store(limit, Ordering::Relaxed);
+        self.limit.store(limit, Ordering::SeqCst);
         drop(current);
         self.notify();
         true
@@ -101,7 +101,8 @@ pub struct Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.lease.in_flight.fetch_sub(1, Ordering::AcqRel);
+        // Sequentially consistent, so that the hook sees whoever began to wait because this slot was not yet free.
+        self.lease.in_flight.fetch_sub(1, Ordering::SeqCst);
         self.lease.notify();
     }
 }

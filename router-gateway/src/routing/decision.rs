@@ -23,8 +23,8 @@ use super::trace::{Step, Trace, Untraced, Why};
 pub const INLINE_CANDIDATES: usize = 16;
 /// What clients are told to wait after an outage: about the time a service takes to come back.
 pub const OUTAGE_RETRY_AFTER: Duration = Duration::from_secs(5);
-/// What clients are told to wait while all instances are busy or not yet ready.
-pub const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// What clients are told to wait while no instance is ready yet.
+pub const NOT_READY_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// All that a decision may depend on, besides the snapshot.
 #[derive(Debug, Clone, Copy)]
@@ -56,14 +56,28 @@ pub struct Decision<'t, H> {
     pub parameters: Parameters,
     /// The client sent HEAD, and the endpoint is the GET one: the body is left out.
     pub head_from_get: bool,
+    pub servers: Servers,
+}
+
+/// Which instances of the selected version an endpoint is served by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Servers {
+    /// All of them: whoever needs one of its endpoints needs the same capacity.
+    All,
+    /// Those that have registered it, while an update is on its way through them.
+    Some,
 }
 
 /// What to answer instead of sending the request anywhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rejection {
     /// 204 with this `Allow`: OPTIONS for a path that exists, and that no service answers itself (SPEC 2).
-    Options { allow: String },
-    /// `no_capacity` is also the sign to wait for a lease (SPEC 5).
+    Options {
+        allow: String,
+    },
+    /// Every instance that could serve it is leased out: wait for a slot, or say `no_capacity` (SPEC 5). The endpoint is
+    /// as one of them registered it.
+    LeasedOut(Arc<RouteEndpoint>, Servers),
     Problem(Problem),
 }
 
@@ -101,6 +115,7 @@ pub fn decide<'t, H>(table: &'t RouteTable<H>, facts: &RequestFacts<'_>) -> Resu
         instance: &outcome.candidate.instance,
         link: outcome.link.link,
         endpoint: outcome.endpoint,
+        servers: outcome.selected.servers(),
         parameters: outcome.selected.parameters,
         head_from_get: outcome.selected.head_from_get,
     })
@@ -257,13 +272,13 @@ fn available<'s, H, T: Trace>(
     facts: &RequestFacts<'_>,
     buffer: &'s mut [Seen],
     trace: &mut T,
-) -> Result<Survivors<'s>, Problem> {
+) -> Result<Survivors<'s>, Rejection> {
     let VersionLive { candidates, .. } = selected.version;
     // Where there is one set, all have the endpoint: it came from there.
-    let one_set = selected.route.endpoints.len() == 1;
+    let one_set = selected.servers() == Servers::All;
     let mut survivors = Survivors::new(buffer);
     let mut healthy_tier = u16::MAX;
-    let mut leased_out = false;
+    let mut leased_out = None;
     for (place, candidate) in candidates.iter().enumerate() {
         // They stand by tier: behind a healthy one of a nearer tier, none can win.
         if !T::LISTENS && candidate.tier > healthy_tier {
@@ -279,7 +294,7 @@ fn available<'s, H, T: Trace>(
         }
         let in_flight = state.lease().in_flight();
         if in_flight >= state.lease().limit() {
-            leased_out = true;
+            leased_out = Some(candidate.set);
             trace.fell(Step::Available, place, Why::LeasedOut);
             continue;
         }
@@ -292,10 +307,18 @@ fn available<'s, H, T: Trace>(
         survivors.push(Seen::new(place as u32, rank, state.round_trip_or_worst(), load));
     }
     trace.survived(Step::Available, survivors.len());
-    match survivors.len() {
-        0 if leased_out => Err(Problem::new(ProblemCode::NoCapacity).retry_after(BUSY_RETRY_AFTER)),
-        0 => Err(Problem::new(ProblemCode::NoInstance).retry_after(BUSY_RETRY_AFTER)),
-        _ => Ok(survivors),
+    if survivors.len() > 0 {
+        return Ok(survivors);
+    }
+    match leased_out.and_then(|set| selected.route.endpoints.get(set)?.as_ref()) {
+        Some(endpoint) => Err(Rejection::LeasedOut(Arc::clone(endpoint), selected.servers())),
+        None => Err(Problem::new(ProblemCode::NoInstance).retry_after(NOT_READY_RETRY_AFTER).into()),
+    }
+}
+
+impl<H> Selected<'_, H> {
+    fn servers(&self) -> Servers {
+        if self.route.endpoints.len() == 1 { Servers::All } else { Servers::Some }
     }
 }
 

@@ -4,13 +4,14 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::memory::{self, Clients};
 use http::{Request, Response};
-use router_gateway::edge::{Edge, EdgeContext, EdgeSettings, HeldBytes, HttpListener as _, Stop, TcpHttpListener};
+use router_gateway::edge::{Edge, EdgeContext, EdgeSettings, HeldBytes, HttpListener, Stop, TcpHttpListener};
 use router_gateway::http_semantics::TrustedProxies;
 use router_gateway::layers::{Identify, Intermediary, Message, PolicyLayer};
 use router_gateway::request_id::RequestIds;
 use router_link::{Body, Environment, SystemEnvironment};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +37,27 @@ where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
+    let listener = TcpHttpListener::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+    let address = listener.local_addr().unwrap();
+    start_at(listener, address, settings, service)
+}
+
+/// An edge that needs no network.
+pub(crate) fn start_in_memory<S>(settings: EdgeSettings, service: S) -> (TestEdge, Clients)
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+{
+    let (listener, clients) = memory::network();
+    (start_at(listener, SocketAddr::from(([127, 0, 0, 1], 1)), settings, service), clients)
+}
+
+fn start_at<L, S>(listener: L, address: SocketAddr, settings: EdgeSettings, service: S) -> TestEdge
+where
+    L: HttpListener,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+{
     let environment: Arc<dyn Environment> = Arc::new(SystemEnvironment);
     let node_bytes = Arc::new(HeldBytes::new(1024 * 1024));
     let context = Arc::new(EdgeContext {
@@ -43,8 +65,6 @@ where
         node_bytes: Arc::clone(&node_bytes),
         request_ids: Arc::new(RequestIds::new(&*environment)),
     });
-    let listener = TcpHttpListener::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
-    let address = listener.local_addr().unwrap();
     let stack = ServiceBuilder::new()
         .layer(PolicyLayer(Identify::new(Arc::clone(&context.request_ids), Arc::clone(&environment))))
         .layer(PolicyLayer(Message::new(Arc::clone(&context))))
@@ -66,6 +86,11 @@ where
 pub(crate) async fn exchange(address: SocketAddr, request: &[u8]) -> String {
     let mut client = TcpStream::connect(address).await.unwrap();
     client.write_all(request).await.unwrap();
+    read_all(&mut client).await
+}
+
+/// Reads until the other side closes.
+pub(crate) async fn read_all(client: &mut (impl AsyncRead + Unpin)) -> String {
     let mut answer = Vec::new();
     // A reset after the answer is the other side's right; what came before it counts.
     let _ = client.read_to_end(&mut answer).await;
@@ -73,7 +98,7 @@ pub(crate) async fn exchange(address: SocketAddr, request: &[u8]) -> String {
 }
 
 /// Reads one response whose length is announced; leaves the connection open.
-pub(crate) async fn read_response(client: &mut TcpStream) -> (String, Vec<u8>) {
+pub(crate) async fn read_response(client: &mut (impl AsyncRead + Unpin)) -> (String, Vec<u8>) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(client.read_u8().await.expect("the response ended within its head"));
@@ -86,4 +111,15 @@ pub(crate) async fn read_response(client: &mut TcpStream) -> (String, Vec<u8>) {
     let mut body = vec![0; length];
     client.read_exact(&mut body).await.unwrap();
     (head, body)
+}
+
+/// The status of an answer, as it stands in its first line.
+pub(crate) fn status(answer: &str) -> &str {
+    answer.split(' ').nth(1).unwrap_or("nothing")
+}
+
+#[track_caller]
+pub(crate) fn assert_problem(answer: &str, expected: &str, code: &str) {
+    assert_eq!(status(answer), expected, "{answer}");
+    assert!(answer.contains(&format!("\"code\":\"{code}\"")), "{code} in {answer}");
 }

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use crate::common::{exchange, read_response, start};
+use crate::common::{exchange, read_response, start, start_in_memory, status};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt;
@@ -35,10 +35,6 @@ async fn mirror(request: Request<Body>) -> Result<Response<Body>, Infallible> {
 /// Answers at once and reads nothing.
 async fn refuse(_: Request<Body>) -> Result<Response<Body>, Infallible> {
     Ok(Response::builder().status(413).body(Body::from("no")).unwrap())
-}
-
-fn status(answer: &str) -> &str {
-    answer.split(' ').nth(1).unwrap_or("nothing")
 }
 
 fn settings() -> EdgeSettings {
@@ -257,18 +253,18 @@ async fn broken_chunks_are_seen_by_the_service_as_an_abort() {
 #[tokio::test(start_paused = true)]
 async fn a_head_that_does_not_end_is_timed_out_and_an_idle_connection_is_closed() {
     let settings = EdgeSettings { header_timeout: Duration::from_secs(10), ..settings() };
-    let edge = start(settings, tower::service_fn(mirror));
-    let answer = exchange(edge.address, b"GET / HTTP/1.1\r\nHost: a\r\n").await;
+    let (_edge, clients) = start_in_memory(settings, tower::service_fn(mirror));
+    let answer = clients.exchange(b"GET / HTTP/1.1\r\nHost: a\r\n").await;
     assert_eq!(status(&answer), "408", "{answer}");
     assert!(answer.contains("\"code\":\"request_timeout\""), "{answer}");
 
     // After a whole request, silence is no mistake: the connection just ends.
-    let answer = exchange(edge.address, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let answer = clients.exchange(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
     assert_eq!(status(&answer), "200", "{answer}");
 
     // Nothing was said at all.
-    assert_eq!(exchange(edge.address, b"").await, "");
+    assert_eq!(clients.exchange(b"").await, "");
 }
 
 #[tokio::test]

@@ -4,4 +4,6 @@ mod common;
 mod gateway;
 mod http1;
 mod http2;
+mod memory;
 mod stub;
+mod waiting;

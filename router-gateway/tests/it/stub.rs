@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use crate::memory::{Clients, network};
 use http::{Request, Response};
 use router_common::endpoint::{EndpointDescriptor, EndpointId};
 use router_common::frame::{HealthStatus, Hello, PROTOCOL_VERSION, ReceiveLimits};
@@ -45,6 +46,15 @@ pub(crate) async fn gateway_on(
     config.admin.listen = "127.0.0.1:0".parse().unwrap();
     change(&mut config);
     Gateway::builder(&config).workers(workers).start().await.unwrap()
+}
+
+/// A gateway whose clients need no network, and that has no admin listener: with paused time, nothing but the test's
+/// own steps moves the clock.
+pub(crate) async fn gateway_in_memory(change: impl FnOnce(&mut RouterConfig<()>)) -> (Gateway, Clients) {
+    let mut config = RouterConfig::<()>::default();
+    change(&mut config);
+    let (listener, clients) = network();
+    (Gateway::builder(&config).http_listener(listener).without_admin().start().await.unwrap(), clients)
 }
 
 /// A running stub; it leaves without a word when dropped.

@@ -58,6 +58,7 @@ impl<'a> Ask<'a> {
     fn problem(&self, request: &str, version: Option<&str>) -> Problem {
         match self.details(request, version) {
             Err(Rejection::Problem(problem)) => problem,
+            Err(Rejection::LeasedOut(..)) => Problem::new(ProblemCode::NoCapacity),
             other => panic!("{request} gave {other:?}"),
         }
     }
