@@ -111,7 +111,8 @@ impl RequestHead {
             out.put_u16(*length);
         }
         put_client(parts.client, &mut out);
-        fields::put(parts.headers, &mut out)?;
+        let fields = fields::put(parts.headers, &mut out)?;
+        let behind_fields = out.len();
         out.put_u16(u16::try_from(parts.claims.len()).map_err(|_| HeadError::Malformed("claims"))?);
         for claim in parts.claims {
             put_prefixed(claim.kind.as_bytes(), "a claim", &mut out)?;
@@ -121,7 +122,7 @@ impl RequestHead {
             out.put_u16(TLV_TUNNEL_PROTOCOL);
             put_prefixed(protocol.as_bytes(), "the tunnel's protocol", &mut out)?;
         }
-        Self::decode(out.freeze())
+        Self::index(out.freeze(), |reader| fields.skip(reader, behind_fields))
     }
 
     /// Checks and indexes a head.
@@ -129,6 +130,14 @@ impl RequestHead {
     /// # Errors
     /// See [`HeadError`].
     pub fn decode(bytes: Bytes) -> Result<Self, HeadError> {
+        Self::index(bytes, fields::check)
+    }
+
+    /// Finds the parts of a head and checks them, all but the fields, which `fields` is to read.
+    fn index(
+        bytes: Bytes,
+        fields: impl FnOnce(&mut Reader<'_>) -> Result<Section, HeadError>,
+    ) -> Result<Self, HeadError> {
         check_size(&bytes, "a request head", limits::HEAD_BYTES)?;
         let mut reader = Reader::new(&bytes);
         reader.take(4 + 4 + 1, "the fixed part")?;
@@ -146,7 +155,7 @@ impl RequestHead {
         }
         let parameters = check_parameters(&mut reader, target.1)?;
         let client = read_client(&mut reader)?;
-        let fields = fields::check(&mut reader)?;
+        let fields = fields(&mut reader)?;
         let claims = check_claims(&mut reader)?;
         let extensions = check_extensions(&mut reader)?;
         Ok(Self { method, authority, target, parameters, client, fields, claims, extensions, bytes })
@@ -279,8 +288,9 @@ impl ResponseHead {
     pub fn encode(status: u16, headers: &HeaderMap) -> Result<Self, HeadError> {
         let mut out = BytesMut::with_capacity(estimate(headers) + 8);
         out.put_u16(status);
-        fields::put(headers, &mut out)?;
-        Self::decode(out.freeze())
+        let fields = fields::put(headers, &mut out)?;
+        let behind_fields = out.len();
+        Self::index(out.freeze(), |reader| fields.skip(reader, behind_fields))
     }
 
     /// Checks and indexes a head.
@@ -288,13 +298,20 @@ impl ResponseHead {
     /// # Errors
     /// See [`HeadError`].
     pub fn decode(bytes: Bytes) -> Result<Self, HeadError> {
+        Self::index(bytes, fields::check)
+    }
+
+    fn index(
+        bytes: Bytes,
+        fields: impl FnOnce(&mut Reader<'_>) -> Result<Section, HeadError>,
+    ) -> Result<Self, HeadError> {
         check_size(&bytes, "a response head", limits::HEAD_BYTES)?;
         let mut reader = Reader::new(&bytes);
         let status = reader.u16("the status")?;
         if !(200..=599).contains(&status) {
             return Err(HeadError::Status(status));
         }
-        let fields = fields::check(&mut reader)?;
+        let fields = fields(&mut reader)?;
         let extensions = check_extensions(&mut reader)?;
         Ok(Self { bytes, fields, extensions })
     }
@@ -400,9 +417,9 @@ fn put_prefixed(bytes: &[u8], what: &'static str, out: &mut BytesMut) -> Result<
     Ok(())
 }
 
-fn text(reader: &mut Reader<'_>, what: &'static str, allowed: fn(u8) -> bool) -> Result<(u16, u16), HeadError> {
+fn text(reader: &mut Reader<'_>, what: &'static str, allowed: impl Fn(u8) -> bool) -> Result<(u16, u16), HeadError> {
     let bytes = reader.prefixed(what)?;
-    if !bytes.iter().all(|byte| allowed(*byte)) {
+    if !bytes.iter().fold(true, |so_far, byte| so_far & allowed(*byte)) {
         return Err(HeadError::Malformed(what));
     }
     Ok(((reader.position() - bytes.len()) as u16, bytes.len() as u16))

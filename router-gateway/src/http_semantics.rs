@@ -279,45 +279,101 @@ impl TrustedProxies {
     }
 }
 
-/// Writes `Forwarded` and `X-Forwarded-*` for the next hop and says who the client is (RFC 7239). What came in is kept
-/// and added to if the peer is a trusted proxy; otherwise it is a claim by nobody and is replaced.
-pub fn forwarded(
-    headers: &mut HeaderMap,
+/// How a request's sender presents itself: who it is, and which host it asks for. Requests of one connection hardly
+/// differ in this, so that it is made once and then only compared.
+#[derive(Debug)]
+pub struct Introduction {
+    source: (Version, Option<Authority>, Option<HeaderValue>),
     peer: SocketAddr,
-    scheme: &str,
-    host: Option<&Authority>,
-    trusted: &TrustedProxies,
-) -> SocketAddr {
-    let peer_address = peer.ip().to_canonical();
-    if !trusted.trusts(peer_address) {
-        for name in [header::FORWARDED, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST] {
-            headers.remove(name);
+    /// The host that the request is for (see [`authority`]).
+    pub authority: Option<Authority>,
+    /// The same as a field value.
+    host: Option<HeaderValue>,
+    /// This hop's element of `Forwarded`, and of `X-Forwarded-For`.
+    element: HeaderValue,
+    address: HeaderValue,
+    scheme: HeaderValue,
+}
+
+impl Introduction {
+    /// Of the request with this version, target and fields, which came from `peer`.
+    ///
+    /// # Errors
+    /// As [`authority`].
+    pub fn new(
+        peer: SocketAddr,
+        scheme: &'static str,
+        (version, uri, headers): (Version, &Uri, &HeaderMap),
+    ) -> Result<Self, Problem> {
+        let authority = authority(version, uri, headers)?;
+        let address = peer.ip().to_canonical();
+        let mut element = String::with_capacity(64);
+        element.push_str("for=");
+        push_node(&mut element, address);
+        if let Some(host) = &authority {
+            element.push_str(";host=");
+            push_quoted(&mut element, host.as_str());
+        }
+        element.push_str(";proto=");
+        element.push_str(scheme);
+        // Addresses, hosts that were parsed and quoted text are field values.
+        let value = |text: &str| HeaderValue::from_str(text).map_err(|_| bad("The Host field is not well-formed."));
+        Ok(Self {
+            source: (version, uri.authority().cloned(), headers.get(header::HOST).cloned()),
+            peer,
+            host: authority.as_ref().map(|host| value(host.as_str())).transpose()?,
+            authority,
+            element: value(&element)?,
+            address: value(&address.to_string())?,
+            scheme: HeaderValue::from_static(scheme),
+        })
+    }
+
+    /// Whether it is that of this request too.
+    #[must_use]
+    pub fn fits(&self, version: Version, uri: &Uri, headers: &HeaderMap) -> bool {
+        let (its_version, target, host) = &self.source;
+        let mut lines = headers.get_all(header::HOST).iter();
+        *its_version == version
+            && uri.authority() == target.as_ref()
+            && lines.next() == host.as_ref()
+            && lines.next().is_none()
+    }
+
+    /// Makes `Host` say what the target said (RFC 9112 3.2.2).
+    pub fn set_host(&self, headers: &mut HeaderMap) {
+        if let Some(host) = &self.host
+            && self.source.2.as_ref() != Some(host)
+        {
+            headers.insert(header::HOST, host.clone());
         }
     }
-    let client = original_client(headers, peer, trusted);
-    let mut element = String::with_capacity(64);
-    element.push_str("for=");
-    push_node(&mut element, peer_address);
-    if let Some(host) = host {
-        element.push_str(";host=");
-        push_quoted(&mut element, host.as_str());
+}
+
+/// Writes `Forwarded` and `X-Forwarded-*` for the next hop and says who the client is (RFC 7239). What came in is kept
+/// and added to if the peer is a trusted proxy; otherwise it is a claim by nobody and is replaced.
+pub fn forwarded(headers: &mut HeaderMap, sender: &Introduction, trusted: &TrustedProxies) -> SocketAddr {
+    // Most requests bring none of these.
+    let mut client = sender.peer;
+    if headers.keys().any(tells_of_forwarding) {
+        if !trusted.trusts(sender.peer.ip().to_canonical()) {
+            for name in [header::FORWARDED, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST] {
+                headers.remove(name);
+            }
+        }
+        client = original_client(headers, sender.peer, trusted);
     }
-    element.push_str(";proto=");
-    element.push_str(scheme);
-    append_list(headers, header::FORWARDED, &element);
-    append_list(headers, X_FORWARDED_FOR, &peer_address.to_string());
-    if !headers.contains_key(X_FORWARDED_PROTO)
-        && let Ok(value) = HeaderValue::from_str(scheme)
-    {
-        headers.insert(X_FORWARDED_PROTO, value);
-    }
-    if let Some(host) = host
-        && !headers.contains_key(X_FORWARDED_HOST)
-        && let Ok(value) = HeaderValue::from_str(host.as_str())
-    {
-        headers.insert(X_FORWARDED_HOST, value);
+    append_list(headers, header::FORWARDED, &sender.element);
+    append_list(headers, X_FORWARDED_FOR, &sender.address);
+    headers.entry(X_FORWARDED_PROTO).or_insert_with(|| sender.scheme.clone());
+    if let Some(host) = &sender.host {
+        headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
     }
     client
+}
+
+fn tells_of_forwarding(name: &HeaderName) -> bool {
+    *name == header::FORWARDED || name.as_str().starts_with("x-forwarded-")
 }
 
 /// The last address in `X-Forwarded-For` that no trusted proxy has: everything left of it is hearsay.
@@ -360,18 +416,17 @@ fn push_quoted(element: &mut String, text: &str) {
     }
 }
 
-fn append_list(headers: &mut HeaderMap, name: HeaderName, member: &str) {
-    let value = match headers.get(&name) {
-        None => HeaderValue::from_str(member),
-        Some(_) => {
-            let mut whole: Vec<&str> = list_members(headers, name.clone()).collect();
-            whole.push(member);
-            HeaderValue::from_str(&whole.join(", "))
-        }
-    };
-    if let Ok(value) = value {
-        headers.insert(name, value);
+/// Puts a member at the end of a list, in one line.
+fn append_list(headers: &mut HeaderMap, name: HeaderName, member: &HeaderValue) {
+    let mut value = member.clone();
+    if headers.contains_key(&name)
+        && let Ok(member) = member.to_str()
+    {
+        let mut whole: Vec<&str> = list_members(headers, name.clone()).collect();
+        whole.push(member);
+        value = HeaderValue::from_str(&whole.join(", ")).unwrap_or(value);
     }
+    headers.insert(name, value);
 }
 
 /// Whether a response to this request may have a body (RFC 9110 6.4.1).
@@ -538,15 +593,30 @@ mod tests {
         assert_eq!(values, ["1.0 fred", "1.1 gw-1", "2.0 gw-1"]);
     }
 
+    fn introduced(peer: &str, scheme: &'static str, headers: &HeaderMap) -> Introduction {
+        Introduction::new(peer.parse().unwrap(), scheme, (Version::HTTP_11, &Uri::from_static("/"), headers)).unwrap()
+    }
+
+    #[test]
+    fn an_introduction_fits_requests_that_say_the_same_host_alone() {
+        let (given, path) = (headers(&[("host", "a")]), Uri::from_static("/x"));
+        let known = introduced("10.1.2.3:4567", "http", &given);
+        assert!(known.fits(Version::HTTP_11, &path, &given));
+        assert!(!known.fits(Version::HTTP_10, &path, &given));
+        assert!(!known.fits(Version::HTTP_11, &Uri::from_static("http://a/x"), &given));
+        for other in [headers(&[]), headers(&[("host", "b")]), headers(&[("host", "a"), ("host", "a")])] {
+            assert!(!known.fits(Version::HTTP_11, &path, &other), "{other:?}");
+        }
+    }
+
     #[test]
     fn forwarded_is_replaced_unless_a_trusted_proxy_wrote_it_rfc_7239() {
-        let host: Authority = "a.example:8080".parse().unwrap();
-        let peer: SocketAddr = "10.1.2.3:4567".parse().unwrap();
+        let sender = introduced("10.1.2.3:4567", "http", &headers(&[("host", "a.example:8080")]));
         let given = [("x-forwarded-for", "9.9.9.9"), ("x-forwarded-proto", "https"), ("forwarded", "for=9.9.9.9")];
 
         let mut map = headers(&given);
-        let client = forwarded(&mut map, peer, "http", Some(&host), &TrustedProxies::default());
-        assert_eq!(client, peer);
+        let client = forwarded(&mut map, &sender, &TrustedProxies::default());
+        assert_eq!(client, "10.1.2.3:4567".parse().unwrap());
         assert_eq!(map["x-forwarded-for"], "10.1.2.3");
         assert_eq!(map["x-forwarded-proto"], "http");
         assert_eq!(map["x-forwarded-host"], "a.example:8080");
@@ -554,7 +624,7 @@ mod tests {
 
         let mut map = headers(&given);
         let trusted = TrustedProxies::new(vec!["10.0.0.0/8".parse().unwrap()]);
-        let client = forwarded(&mut map, peer, "http", Some(&host), &trusted);
+        let client = forwarded(&mut map, &sender, &trusted);
         assert_eq!(client.ip(), "9.9.9.9".parse::<IpAddr>().unwrap());
         assert_eq!(map["x-forwarded-for"], "9.9.9.9, 10.1.2.3");
         assert_eq!(map["x-forwarded-proto"], "https");
@@ -564,7 +634,8 @@ mod tests {
     #[test]
     fn an_ipv6_client_is_bracketed_and_quoted_rfc_7239_6() {
         let mut map = HeaderMap::new();
-        forwarded(&mut map, "[2001:db8::1]:9".parse().unwrap(), "https", None, &TrustedProxies::default());
+        let sender = introduced("[2001:db8::1]:9", "https", &headers(&[("host", "")]));
+        forwarded(&mut map, &sender, &TrustedProxies::default());
         assert_eq!(map["forwarded"], "for=\"[2001:db8::1]\";proto=https");
     }
 

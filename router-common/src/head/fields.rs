@@ -26,22 +26,45 @@ const fn is_lower_token(byte: u8) -> bool {
     matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
 }
 
+/// The same as a table: names are short, and each of their bytes is looked at on each hop.
+const LOWER_TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = is_lower_token(byte as u8);
+        byte += 1;
+    }
+    table
+};
+
+fn is_field_name(name: &[u8]) -> bool {
+    !name.is_empty() && name.iter().fold(true, |so_far, byte| so_far & LOWER_TOKEN[usize::from(*byte)])
+}
+
 /// RFC 9110 5.5: visible characters, space, tab, and what is above ASCII.
 const fn is_value_byte(byte: u8) -> bool {
     byte == b'\t' || (byte >= 0x20 && byte != 0x7f)
+}
+
+/// Without an early end, so that it is done many bytes at a time.
+fn is_field_value(value: &[u8]) -> bool {
+    value.iter().fold(true, |so_far, byte| so_far & is_value_byte(*byte))
 }
 
 fn quoted(name: &[u8]) -> String {
     String::from_utf8_lossy(&name[..name.len().min(64)]).into_owned()
 }
 
-/// Writes all fields of `headers`. `name` of HTTP's types is a lower-case token already.
-pub(super) fn put(headers: &HeaderMap, out: &mut BytesMut) -> Result<(), HeadError> {
+/// Writes all fields of `headers`, whose names are lower-case tokens and whose values are legal by their types. What
+/// [`check`] would say of them is told without reading them again.
+pub(super) fn put(headers: &HeaderMap, out: &mut BytesMut) -> Result<Section, HeadError> {
     let count = headers.len();
     if count > limits::HEAD_FIELDS {
         return Err(HeadError::TooManyFields);
     }
     out.put_u16(count as u16);
+    let start = out.len();
+    let mut content_length = None;
     for (name, value) in headers {
         let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
         if is_hop_by_hop(name) {
@@ -52,8 +75,9 @@ pub(super) fn put(headers: &HeaderMap, out: &mut BytesMut) -> Result<(), HeadErr
         out.put_slice(name);
         out.put_u16(u16::try_from(value.len()).map_err(|_| too_large(value.len()))?);
         out.put_slice(value);
+        note_content_length(name, value, &mut content_length)?;
     }
-    Ok(())
+    Ok(Section { count: count as u16, start: start as u16, content_length })
 }
 
 /// What reading a field section learns on its way.
@@ -63,6 +87,14 @@ pub(super) struct Section {
     /// Where the first field begins.
     pub(super) start: u16,
     pub(super) content_length: Option<u64>,
+}
+
+impl Section {
+    /// Instead of [`check`], where this section has just been written: goes on behind it.
+    pub(super) fn skip(self, reader: &mut Reader<'_>, behind: usize) -> Result<Self, HeadError> {
+        reader.take(behind.saturating_sub(reader.position()), "the fields")?;
+        Ok(self)
+    }
 }
 
 /// Reads and checks a field section, leaving `reader` behind it.
@@ -75,24 +107,26 @@ pub(super) fn check(reader: &mut Reader<'_>) -> Result<Section, HeadError> {
     let mut content_length = None;
     for _ in 0..count {
         let name = reader.prefixed("a field name")?;
-        if name.is_empty() || !name.iter().all(|byte| is_lower_token(*byte)) {
+        if !is_field_name(name) {
             return Err(HeadError::FieldName(quoted(name)));
         }
         if is_hop_by_hop(name) {
             return Err(HeadError::HopByHop(quoted(name)));
         }
         let value = reader.prefixed("a field value")?;
-        if !value.iter().all(|byte| is_value_byte(*byte)) {
+        if !is_field_value(value) {
             return Err(HeadError::FieldValue(quoted(name)));
         }
-        if name == b"content-length" {
-            let length = decimal(value).ok_or(HeadError::ContentLength)?;
-            if content_length.replace(length).is_some() {
-                return Err(HeadError::ContentLength);
-            }
-        }
+        note_content_length(name, value, &mut content_length)?;
     }
     Ok(Section { count, start: start as u16, content_length })
+}
+
+fn note_content_length(name: &[u8], value: &[u8], length: &mut Option<u64>) -> Result<(), HeadError> {
+    if name == b"content-length" && length.replace(decimal(value).ok_or(HeadError::ContentLength)?).is_some() {
+        return Err(HeadError::ContentLength);
+    }
+    Ok(())
 }
 
 /// Digits only, without sign or list: RFC 9110 8.6.

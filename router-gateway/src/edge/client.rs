@@ -13,11 +13,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
+use http::Request;
 use http_body::Body as _;
 use hyper::body::Incoming;
+use router_common::problem::Problem;
 use tokio::time::{Sleep, sleep};
 
 use super::held::HeldBytes;
+use crate::http_semantics::Introduction;
 
 /// What an unread request body may still bring before its connection is given up, in bytes (SPEC 12: early responses).
 const DISCARD_BYTES: u64 = 64 * 1024;
@@ -38,6 +41,8 @@ pub struct ClientConnection {
     two_lengths: AtomicBool,
     /// A body was not read to its end, so that closing must linger.
     unread: AtomicBool,
+    /// How the last request's sender presented itself.
+    introduction: Mutex<Option<Arc<Introduction>>>,
     leftover: Mutex<Option<Leftover>>,
     has_leftover: AtomicBool,
     task: AtomicWaker,
@@ -61,6 +66,7 @@ impl ClientConnection {
             stirred: AtomicBool::new(false),
             two_lengths: AtomicBool::new(false),
             unread: AtomicBool::new(false),
+            introduction: Mutex::new(None),
             leftover: Mutex::new(None),
             has_leftover: AtomicBool::new(false),
             task: AtomicWaker::new(),
@@ -71,6 +77,19 @@ impl ClientConnection {
     #[must_use]
     pub const fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// How the sender of a request on this connection presents itself: as before, for the most part.
+    ///
+    /// # Errors
+    /// `bad_request` if the request's host is not what HTTP asks for.
+    pub fn introduction<B>(&self, request: &Request<B>) -> Result<Arc<Introduction>, Problem> {
+        let (version, uri, headers) = (request.version(), request.uri(), request.headers());
+        let mut last = self.introduction.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some(known) if known.fits(version, uri, headers) => Ok(Arc::clone(known)),
+            _ => Ok(Arc::clone(last.insert(Arc::new(Introduction::new(self.peer, "http", (version, uri, headers))?)))),
+        }
     }
 
     /// A request goes to the stack. Says whether its head had two lengths.

@@ -227,7 +227,7 @@ where
             client: connection.peer(),
             connection: Arc::clone(connection),
             upload,
-            authority: None,
+            sender: None,
             waits_for_continue,
         });
         // The stack's services are always ready: their bounds answer 503, they do not make the connection wait.

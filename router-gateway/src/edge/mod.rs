@@ -34,6 +34,7 @@ pub use held::HeldBytes;
 pub use listener::{BoxHttpListener, BoxIo, ByteStream, HttpListener, TcpHttpListener};
 pub use stop::Stop;
 
+use crate::http_semantics::Introduction;
 use crate::request_id::RequestIds;
 
 /// How slow and how large clients may be (SPEC 12).
@@ -89,8 +90,8 @@ pub struct Arrival {
     pub upload: Option<Arc<Upload>>,
     /// The head had both Content-Length and Transfer-Encoding: the HTTP library hides this (RFC 9112 6.1).
     pub two_lengths: bool,
-    /// The host the client asked for; set by the layer that checks the message.
-    pub authority: Option<http::uri::Authority>,
+    /// How the sender presents itself; set by the layer that checks the message.
+    pub sender: Option<Arc<Introduction>>,
     /// The client behind trusted proxies; set by the layer that reads them.
     pub client: std::net::SocketAddr,
     /// The client waits for `100 Continue` before it sends the body.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use http::header::{EXPECT, HOST};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::header::EXPECT;
+use http::{Method, Request, Response, StatusCode, Version};
 use router_common::problem::{Problem, ProblemCode};
 use router_link::Body;
 
@@ -50,19 +50,15 @@ impl Policy for Intermediary {
             });
         }
         let version = request.version();
-        let arrived =
-            request.extensions().get::<Arrival>().map(|arrival| (arrival.connection.peer(), arrival.authority.clone()));
+        let sender = request.extensions().get::<Arrival>().and_then(|arrival| arrival.sender.clone());
         let headers = request.headers_mut();
         http_semantics::strip_hop_by_hop(headers);
         // Met here: the body is read when the request goes on, and that makes the HTTP library say 100.
         headers.remove(EXPECT);
         self.0.via.append(version, headers);
-        if let Some((peer, authority)) = arrived {
-            // RFC 9112 3.2.2: Host says what the target said.
-            if let Some(host) = authority.as_ref().and_then(|host| HeaderValue::from_str(host.as_str()).ok()) {
-                headers.insert(HOST, host);
-            }
-            let client = http_semantics::forwarded(headers, peer, "http", authority.as_ref(), &self.0.trusted);
+        if let Some(sender) = sender {
+            sender.set_host(headers);
+            let client = http_semantics::forwarded(headers, &sender, &self.0.trusted);
             if let Some(arrival) = request.extensions_mut().get_mut::<Arrival>() {
                 arrival.client = client;
             }

@@ -39,14 +39,17 @@ impl Message {
                 .detail("The request has both Content-Length and Transfer-Encoding."));
         }
         http_semantics::target(request.method(), request.uri(), request.headers())?;
-        let authority = http_semantics::authority(request.version(), request.uri(), request.headers())?;
+        let sender = match request.extensions().get::<Arrival>() {
+            Some(arrival) => Some(arrival.connection.introduction(request)?),
+            None => None,
+        };
         if request.uri().authority().is_some() {
             // What goes on is the origin form; the authority travels by itself.
             let origin = request.uri().path_and_query().cloned();
             *request.uri_mut() = origin.map_or_else(Uri::default, Uri::from);
         }
         if let Some(arrival) = request.extensions_mut().get_mut::<Arrival>() {
-            arrival.authority = authority;
+            arrival.sender = sender;
         }
         Ok(())
     }

@@ -78,8 +78,12 @@ pub(crate) fn trailer_map(trailers: &Trailers) -> Option<HeaderMap> {
     header_map(trailers.headers())
 }
 
+/// Fields that whoever passes a message on is expected to add: room for them is made at once, because a map that grows
+/// is made anew.
+const ADDED_ON_THE_WAY: usize = 6;
+
 fn header_map(fields: Fields<'_>) -> Option<HeaderMap> {
-    let mut headers = HeaderMap::try_with_capacity(fields.len()).ok()?;
+    let mut headers = HeaderMap::try_with_capacity(fields.len() + ADDED_ON_THE_WAY).ok()?;
     for (name, value) in fields {
         let name = HeaderName::from_bytes(&name).ok()?;
         headers.try_append(name, HeaderValue::from_maybe_shared(value).ok()?).ok()?;
