@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::Method;
+use http::{HeaderMap, HeaderValue, Method};
 use router_common::endpoint::{EndpointDescriptor, EndpointId, PathTemplate, Segment};
 use router_common::path::RequestPath;
 use router_common::problem::{self, ProblemCode};
@@ -21,6 +21,7 @@ use crate::error::Problem;
 use crate::handler::{BoundHandler, HandlerFuture};
 use crate::invocation::{Invocation, Surroundings};
 use crate::message::{Request, Response};
+use crate::outgoing;
 
 /// One endpoint with its handler.
 #[derive(Debug, Clone)]
@@ -61,19 +62,22 @@ impl Table {
             surroundings: Arc::clone(&self.surroundings),
             endpoint: Arc::clone(&endpoint.descriptor),
         });
-        Running { future: Some(endpoint.handler.call(request)), endpoint: Arc::clone(&endpoint.descriptor) }
+        let request_id = outgoing::request_id(request.headers());
+        Running { future: Some(endpoint.handler.call(request)), endpoint: Arc::clone(&endpoint.descriptor), request_id }
     }
 
     /// Answers a request by its method and path, as a gateway with this one service would (SPEC 2).
     pub(crate) fn answer(&self, mut request: Request) -> impl Future<Output = Response> + Send + use<> {
-        let found = self.matched(request.method(), request.uri().path());
-        let started = found.map(|(endpoint, parameters, head_from_get)| {
-            let mut context = request.extensions_mut().remove::<RequestContext>().unwrap_or_default();
-            context.endpoint = Some(endpoint.descriptor.id);
-            context.parameters = parameters;
-            request.extensions_mut().insert(context);
-            (self.start(endpoint, request), head_from_get)
-        });
+        let started = match self.matched(request.method(), request.uri().path()) {
+            Ok((endpoint, parameters, head_from_get)) => {
+                let mut context = request.extensions_mut().remove::<RequestContext>().unwrap_or_default();
+                context.endpoint = Some(endpoint.descriptor.id);
+                context.parameters = parameters;
+                request.extensions_mut().insert(context);
+                Ok((self.start(endpoint, request), head_from_get))
+            }
+            Err(problem) => Err(not_served(problem, request.headers())),
+        };
         async move {
             match started {
                 Ok((running, head_from_get)) => {
@@ -83,7 +87,7 @@ impl Table {
                     }
                     response
                 }
-                Err(problem) => not_served(problem),
+                Err(response) => response,
             }
         }
     }
@@ -125,12 +129,13 @@ impl fmt::Debug for Table {
     }
 }
 
-fn not_served(problem: problem::Problem) -> Response {
+fn not_served(problem: problem::Problem, request: &HeaderMap) -> Response {
     let allow = problem.allow.as_ref().and_then(|allow| allow.parse().ok());
     let mut response = Problem::from(problem).render();
     if let Some(allow) = allow {
         response.headers_mut().insert(http::header::ALLOW, allow);
     }
+    outgoing::finish(&mut response, outgoing::request_id(request).as_ref());
     response
 }
 
@@ -153,6 +158,7 @@ pub(crate) struct Running {
     /// `None` once it has ended.
     future: Option<HandlerFuture>,
     endpoint: Arc<EndpointDescriptor>,
+    request_id: Option<HeaderValue>,
 }
 
 impl Future for Running {
@@ -162,19 +168,18 @@ impl Future for Running {
         let Some(future) = self.future.as_mut() else { return Poll::Pending };
         // The future is dropped after a panic and never polled again, so nobody sees what it left half done but state
         // that is shared, where poisoning and the like are its own.
-        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(response)) => {
-                self.future = None;
-                Poll::Ready(response)
-            }
+        let mut response = match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(response)) => response,
             Err(panic) => {
-                self.future = None;
                 let EndpointDescriptor { method, path, .. } = &*self.endpoint;
                 tracing::error!(%method, %path, panic = panic_text(&*panic), "a handler panicked");
-                Poll::Ready(Problem::internal().render())
+                Problem::internal().render()
             }
-        }
+        };
+        self.future = None;
+        outgoing::finish(&mut response, self.request_id.as_ref());
+        Poll::Ready(response)
     }
 }
 

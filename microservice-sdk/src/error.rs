@@ -9,10 +9,10 @@ use std::fmt;
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode, header};
-use router_common::problem::ProblemCode;
-use serde::Serialize;
+use router_common::problem::{Document, MEDIA_TYPE, ProblemCode, STANDARD_MEMBERS, retry_after_seconds};
 use serde_json::{Map, Value};
 
+use crate::bytes::Bytes;
 use crate::message::Response;
 
 /// An error type of a service's endpoints. Derive it: `#[derive(EndpointError)]`.
@@ -22,6 +22,9 @@ pub trait EndpointError: Error {
 }
 
 /// One answer of `application/problem+json` (RFC 9457): a status, a stable code, and what the client may know.
+///
+/// Its document has the shape of the gateway's own (SPEC 12): `type` is `urn:stella:problem:` and the code, and
+/// `request_id` is the request's `x-request-id`.
 ///
 /// ```
 /// use microservice_sdk::{Problem, http::StatusCode};
@@ -76,7 +79,7 @@ impl Problem {
         self
     }
 
-    /// A member of the service's own. The standard ones and `code` cannot be replaced.
+    /// A member of the service's own. The standard ones, `code` and `request_id` cannot be replaced.
     #[must_use]
     pub fn with(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         self.0.members.insert(name.into(), value.into());
@@ -149,44 +152,60 @@ impl EndpointError for Problem {
 }
 
 impl Problem {
-    /// The problem as its client gets it.
-    pub(crate) fn render(self) -> Response {
-        #[derive(Serialize)]
-        struct Document<'a> {
-            #[serde(rename = "type")]
-            kind: &'static str,
-            title: &'a str,
-            status: u16,
-            code: &'a str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            detail: Option<&'a str>,
-            #[serde(flatten)]
-            members: &'a Map<String, Value>,
-        }
-        const STANDARD: [&str; 6] = ["type", "title", "status", "code", "detail", "instance"];
-
-        let mut inner = *self.0;
-        inner.members.retain(|name, _| !STANDARD.contains(&name.as_str()));
-        let document = Document {
-            kind: "about:blank",
-            title: inner.title.as_deref().or_else(|| inner.status.canonical_reason()).unwrap_or("Error"),
-            status: inner.status.as_u16(),
-            code: &inner.code,
-            detail: inner.detail.as_deref(),
-            members: &inner.members,
-        };
-        // Names are strings and values are JSON already, so this cannot fail.
-        let text = serde_json::to_vec(&document).unwrap_or_default();
-        let mut response = Response::new(text.into());
-        *response.status_mut() = inner.status;
+    /// The problem as its client gets it, but for the request's id: see [`name_request`].
+    pub(crate) fn render(mut self) -> Response {
+        self.0.members.retain(|name, _| !STANDARD_MEMBERS.contains(&name.as_str()));
+        let document = self.document(self.0.status, None);
+        let mut response = Response::new(document.clone().into());
+        *response.status_mut() = self.0.status;
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, const { HeaderValue::from_static("application/problem+json") });
-        if let Some(after) = inner.retry_after {
-            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
-            headers.insert(header::RETRY_AFTER, seconds.into());
+        headers.insert(header::CONTENT_TYPE, const { HeaderValue::from_static(MEDIA_TYPE) });
+        if let Some(after) = self.0.retry_after {
+            headers.insert(header::RETRY_AFTER, retry_after_seconds(after).into());
         }
+        response.extensions_mut().insert(Rendered { problem: self, document });
         response
     }
+
+    /// The document, in the shape of the gateway's own.
+    fn document(&self, status: StatusCode, request_id: Option<&str>) -> Bytes {
+        let inner = &*self.0;
+        let title = inner.title.as_deref().or_else(|| status.canonical_reason()).unwrap_or("Error");
+        let document = Document::new(&inner.code, title, status.as_u16(), &inner.members)
+            .detail(inner.detail.as_deref())
+            .request_id(request_id);
+        // Names are strings and values are JSON already, so this cannot fail.
+        serde_json::to_vec(&document).map(Bytes::from).unwrap_or_default()
+    }
+}
+
+/// Stays with the response of a problem, because a problem is rendered before it is known which request it answers.
+#[derive(Debug, Clone)]
+struct Rendered {
+    problem: Problem,
+    document: Bytes,
+}
+
+/// Says in the document of a problem which request it answers. Any other response, and a document that the service has
+/// replaced since, stay as they are.
+pub(crate) fn name_request(response: &mut Response, request_id: Option<&str>) {
+    if response.extensions().is_empty() {
+        return;
+    }
+    let Some(Rendered { problem, document }) = response.extensions_mut().remove::<Rendered>() else { return };
+    let status = response.status();
+    if request_id.is_none() && status == problem.status() {
+        return;
+    }
+    let is_untouched = |body: Bytes| body.as_ptr() == document.as_ptr() && body.len() == document.len();
+    if !response.body().whole().is_some_and(is_untouched) {
+        return;
+    }
+    let document = problem.document(status, request_id);
+    if let Some(length) = response.headers_mut().get_mut(header::CONTENT_LENGTH) {
+        *length = document.len().into();
+    }
+    *response.body_mut() = document.into();
 }
 
 /// The response of an endpoint's error. From 500 on it is our fault, so the whole chain of causes is logged.

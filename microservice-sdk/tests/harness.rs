@@ -54,6 +54,21 @@ async fn info(info: RequestInfo, Path(rest): Path<String>) -> String {
     format!("{} {rest}", info.endpoint().path)
 }
 
+/// Says more than may leave with it, as a proxy that forgets to clean up would.
+#[endpoint(GET, "/connection")]
+async fn connection() -> ([(&'static str, &'static str); 7], &'static str) {
+    let fields = [
+        ("connection", "close, X-Hop, content-type"),
+        ("x-hop", "1"),
+        ("keep-alive", "timeout=5"),
+        ("te", "trailers"),
+        ("upgrade", "h2c"),
+        ("transfer-encoding", "chunked"),
+        ("x-end", "2"),
+    ];
+    (fields, "the body")
+}
+
 fn service(version: &'static str) -> Microservice<&'static str> {
     Microservice::new("orders", version).state(version).endpoints(endpoints![
         get_order,
@@ -62,7 +77,8 @@ fn service(version: &'static str) -> Microservice<&'static str> {
         self::version,
         slow,
         panics,
-        info
+        info,
+        connection
     ])
 }
 
@@ -94,8 +110,27 @@ async fn problems_of_the_service_and_of_the_gateway_look_alike() {
         let response = gateway.get(path).await;
         assert_eq!(response.status(), status, "{path}");
         assert_eq!(response.header("content-type"), Some("application/problem+json"), "{path}");
-        assert_eq!(response.json::<Value>().await["code"], code, "{path}");
+        let request_id = response.header("x-request-id").unwrap().to_owned();
+        let document = response.json::<Value>().await;
+        assert_eq!(document["code"], code, "{path}");
+        assert_eq!(document["type"], format!("urn:stella:problem:{code}"), "{path}");
+        assert_eq!(document["status"], status, "{path}");
+        assert_eq!(document["request_id"], *request_id, "{path}");
+        assert!(document["title"].is_string(), "{path}");
     }
+}
+
+#[tokio::test]
+async fn what_belongs_to_one_connection_stays_behind_and_the_rest_arrives() {
+    let gateway = TestGateway::start(service("1.0.0")).await;
+    let response = gateway.get("/connection").await;
+    assert_eq!(response.status(), 200);
+    for name in ["connection", "x-hop", "keep-alive", "te", "upgrade", "transfer-encoding"] {
+        assert_eq!(response.header(name), None, "{name}");
+    }
+    assert_eq!(response.header("x-end"), Some("2"));
+    assert_eq!(response.header("content-type"), Some("text/plain; charset=utf-8"));
+    assert_eq!(response.text().await, "the body");
 }
 
 #[tokio::test]

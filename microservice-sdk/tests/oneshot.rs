@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use microservice_sdk::bytes::Bytes;
-use microservice_sdk::http::{HeaderMap, Method, StatusCode, header};
+use microservice_sdk::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use microservice_sdk::{
     Body, Chunks, EndpointError, Endpoints, FromRef, Internal, IntoResponse, Json, Microservice, Path, Problem, Query,
     Request, RequestInfo, Response, Route, StartError, State, endpoint, endpoints, version,
@@ -345,7 +345,51 @@ fn a_problem_has_members_of_its_own() {
     let problem = Problem::new(StatusCode::CONFLICT, "late").with("by", 3).with("status", 200);
     let body = futures_util::FutureExt::now_or_never(problem.into_response().into_body().collect()).unwrap().unwrap();
     let body: Value = serde_json::from_slice(&body.to_bytes()).unwrap();
-    assert_eq!(body, json!({ "type": "about:blank", "title": "Conflict", "status": 409, "code": "late", "by": 3 }));
+    assert_eq!(
+        body,
+        json!({ "type": "urn:stella:problem:late", "title": "Conflict", "status": 409, "code": "late", "by": 3 })
+    );
+}
+
+#[tokio::test]
+async fn every_problem_says_which_request_it_answers() {
+    for (uri, code) in [
+        ("/orders/404", "order_not_found"),
+        ("/orders/x7", "invalid_path_parameter"),
+        ("/internal", "internal_error"),
+        ("/panic", "internal_error"),
+        ("/nowhere", "route_not_found"),
+    ] {
+        let mut asked = request("GET", uri, ());
+        asked.headers_mut().insert("x-request-id", HeaderValue::from_bytes(b"id-\xe9").unwrap());
+        assert_eq!(serde_json::from_str::<Value>(&ask(asked).await.2).unwrap().get("request_id"), None, "{uri}");
+        let mut asked = request("GET", uri, ());
+        asked.headers_mut().insert("x-request-id", "id-1".parse().unwrap());
+        let document: Value = serde_json::from_str(&ask(asked).await.2).unwrap();
+        assert_eq!(document["request_id"], "id-1", "{uri}");
+        assert_eq!(document["type"], format!("urn:stella:problem:{code}"), "{uri}");
+    }
+}
+
+#[tokio::test]
+async fn a_problem_that_the_service_has_made_its_own_stays_its_own() {
+    let status = || async { (StatusCode::GONE, Problem::new(StatusCode::NOT_FOUND, "gone")) };
+    let body = || async {
+        let mut response = Problem::new(StatusCode::NOT_FOUND, "gone").into_response();
+        *response.body_mut() = "no".into();
+        response
+    };
+    let mut service =
+        Microservice::new("own", "1.0.0").raw(Method::GET, "/status", status).raw(Method::GET, "/body", body);
+    let mut asked = async |uri| {
+        let mut request = request("GET", uri, ());
+        request.headers_mut().insert("x-request-id", "id-1".parse().unwrap());
+        let response = (&mut service).oneshot(request).await.unwrap();
+        response.into_body().collect().await.unwrap().to_bytes()
+    };
+    assert_eq!(asked("/body").await, "no");
+    let document: Value = serde_json::from_slice(&asked("/status").await).unwrap();
+    assert_eq!((&document["status"], &document["request_id"]), (&json!(410), &json!("id-1")));
 }
 
 struct Counter {

@@ -23,6 +23,7 @@ pub mod codec;
 pub mod endpoint;
 pub mod frame;
 pub mod head;
+pub mod hop_by_hop;
 pub mod identity;
 pub mod limits;
 pub mod path;

@@ -1,10 +1,13 @@
 //! Problem: an error as HTTP clients see it, from a closed set of codes (SPEC 12, RFC 9457).
 //!
-//! This file knows codes, statuses and titles. Turning a problem into a response is the edge's work.
+//! This file knows codes, statuses and titles, and the document that every problem is told by, the router's and the
+//! services'. Making it a response is the work of whoever answers.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
+
+use serde::{Serialize, Serializer};
 
 use crate::identity::Version;
 
@@ -130,6 +133,62 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
+/// `Content-Type` of a [`Document`].
+pub const MEDIA_TYPE: &str = "application/problem+json";
+
+/// A problem as its client reads it (RFC 9457): serialized as JSON it is the body of the response.
+///
+/// `type` is `urn:stella:problem:` and the code. `members` are further members, a map or a struct; none of them may have
+/// a name of [`STANDARD_MEMBERS`].
+#[derive(Debug, Clone, Serialize)]
+pub struct Document<'a, M> {
+    #[serde(rename = "type", serialize_with = "type_of")]
+    kind: &'a str,
+    title: &'a str,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    code: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+    #[serde(flatten)]
+    members: M,
+}
+
+/// The members that every document means the same by.
+pub const STANDARD_MEMBERS: [&str; 7] = ["type", "title", "status", "detail", "instance", "code", "request_id"];
+
+impl<'a, M: Serialize> Document<'a, M> {
+    #[must_use]
+    pub const fn new(code: &'a str, title: &'a str, status: u16, members: M) -> Self {
+        Self { kind: code, title, status, detail: None, code, request_id: None, members }
+    }
+
+    #[must_use]
+    pub const fn detail(mut self, detail: Option<&'a str>) -> Self {
+        self.detail = detail;
+        self
+    }
+
+    /// The `x-request-id` of the request, if it has one.
+    #[must_use]
+    pub const fn request_id(mut self, id: Option<&'a str>) -> Self {
+        self.request_id = id;
+        self
+    }
+}
+
+/// The value of `Retry-After`, in whole seconds from 1 on: less than asked would be a lie.
+#[must_use]
+pub fn retry_after_seconds(after: Duration) -> u64 {
+    after.as_secs().saturating_add(u64::from(after.subsec_nanos() > 0)).max(1)
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn type_of<S: Serializer>(code: &&str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("urn:stella:problem:{code}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,5 +200,18 @@ mod tests {
             assert!(seen.insert(code.as_str()), "{code} stands twice");
             assert!((400..600).contains(&code.status()), "{code}");
         }
+    }
+
+    #[test]
+    fn a_document_has_its_standard_members_and_others() {
+        let document = Document::new("late", "Conflict", 409, serde_json::json!({ "by": 3 }));
+        assert_eq!(
+            serde_json::to_string(&document.clone()).unwrap(),
+            r#"{"type":"urn:stella:problem:late","title":"Conflict","status":409,"code":"late","by":3}"#
+        );
+        assert_eq!(
+            serde_json::to_string(&document.detail(Some("too late")).request_id(Some("id-1"))).unwrap(),
+            r#"{"type":"urn:stella:problem:late","title":"Conflict","status":409,"detail":"too late","code":"late","request_id":"id-1","by":3}"#
+        );
     }
 }

@@ -3,18 +3,15 @@
 //! A refusal travels through the stack as an empty response that carries its [`Problem`]; the outermost layer, which
 //! knows the request id, renders it. Nothing here knows why something was refused.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
-use router_common::problem::{Problem, ProblemCode};
+use router_common::problem::{Document, MEDIA_TYPE, Problem, ProblemCode, retry_after_seconds};
 use router_link::Body;
 use serde::Serialize;
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
-const PROBLEM_TYPE: &str = "urn:stella:problem:";
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static(MEDIA_TYPE);
 
 /// What a refusal carries until it is rendered.
 #[derive(Debug, Clone)]
@@ -24,18 +21,9 @@ struct Unrendered {
     challenge: Option<HeaderValue>,
 }
 
-/// The document of RFC 9457.
+/// What the router's documents have beside the standard members.
 #[derive(Serialize)]
-struct Document<'a> {
-    #[serde(rename = "type")]
-    kind: String,
-    title: &'static str,
-    status: u16,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<&'a str>,
-    code: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<&'a str>,
+struct Members {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     versions: Vec<String>,
 }
@@ -95,7 +83,7 @@ pub fn render(response: &mut Response<Body>, request_id: Option<&HeaderValue>) {
         headers.insert(header::ALLOW, allow);
     }
     if let Some(after) = problem.retry_after {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_seconds(after)));
     }
     if let Some(challenge) = challenge {
         headers.insert(header::WWW_AUTHENTICATE, challenge);
@@ -109,7 +97,7 @@ pub fn raw(problem: &Problem, request_id: Option<&str>, date: std::time::SystemT
     let status = StatusCode::from_u16(problem.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let document = document(problem, status, request_id);
     let mut message = format!(
-        "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\nconnection: close\r\ndate: {}\r\n",
+        "HTTP/1.1 {} {}\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {}\r\nconnection: close\r\ndate: {}\r\n",
         status.as_u16(),
         status.canonical_reason().unwrap_or_default(),
         document.len(),
@@ -120,7 +108,7 @@ pub fn raw(problem: &Problem, request_id: Option<&str>, date: std::time::SystemT
         message.extend_from_slice(format!("x-request-id: {id}\r\n").as_bytes());
     }
     if let Some(after) = problem.retry_after {
-        message.extend_from_slice(format!("retry-after: {}\r\n", whole_seconds(after)).as_bytes());
+        message.extend_from_slice(format!("retry-after: {}\r\n", retry_after_seconds(after)).as_bytes());
     }
     message.extend_from_slice(b"\r\n");
     message.extend_from_slice(&document);
@@ -135,26 +123,18 @@ fn unrendered(problem: Problem, status: StatusCode, challenge: Option<HeaderValu
 }
 
 fn document(problem: &Problem, status: StatusCode, request_id: Option<&str>) -> Bytes {
-    let document = Document {
-        kind: format!("{PROBLEM_TYPE}{}", problem.code),
-        title: problem.code.title(),
-        status: status.as_u16(),
-        detail: problem.detail.as_deref(),
-        code: problem.code.as_str(),
-        request_id,
-        versions: problem.versions.iter().map(ToString::to_string).collect(),
-    };
+    let members = Members { versions: problem.versions.iter().map(ToString::to_string).collect() };
+    let document = Document::new(problem.code.as_str(), problem.code.title(), status.as_u16(), members)
+        .detail(problem.detail.as_deref())
+        .request_id(request_id);
     // Strings, numbers and lists of strings: serialization has nothing to fail on.
     serde_json::to_vec(&document).map(Bytes::from).unwrap_or_default()
 }
 
-/// `Retry-After` has whole seconds; less than asked would be a lie.
-fn whole_seconds(after: Duration) -> u64 {
-    after.as_secs().saturating_add(u64::from(after.subsec_nanos() > 0)).max(1)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn body(problem: &Problem) -> serde_json::Value {
