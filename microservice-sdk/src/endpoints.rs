@@ -169,6 +169,13 @@ impl Route {
         self.set(|endpoint| endpoint.requiring_claims.push(requirement))
     }
 
+    /// One more tag, for documents.
+    #[must_use]
+    pub fn tag(self, tag: impl Into<String>) -> Self {
+        let tag = tag.into();
+        self.set(|endpoint| endpoint.tags.push(tag))
+    }
+
     /// One line for documents.
     #[must_use]
     pub fn summary(self, summary: impl Into<String>) -> Self {

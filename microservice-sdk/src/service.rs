@@ -279,6 +279,9 @@ impl ServiceParts {
         let mut mistakes = std::mem::take(&mut self.mistakes);
         let mut owners = std::collections::HashMap::new();
         for endpoint in &self.endpoints {
+            if let Err(error) = endpoint.descriptor.check() {
+                mistakes.push(Mistake::Endpoint { endpoint: endpoint.to_string(), error });
+            }
             let key = (endpoint.descriptor.method.clone(), endpoint.descriptor.path.canonical());
             if let Some(owner) = owners.insert(key, endpoint) {
                 mistakes.push(Mistake::Duplicate { first: owner.to_string(), second: endpoint.to_string() });

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use router_common::endpoint::TemplateError;
+use router_common::endpoint::{DescriptorError, TemplateError};
 use router_common::frame::CloseCode;
 use router_common::identity::{InstanceId, NameError};
 use router_common::limits;
@@ -63,6 +63,8 @@ pub enum Mistake {
     Template { path: String, error: TemplateError },
     #[error("{second} is the same endpoint as {first}: names of parameters do not tell endpoints apart")]
     Duplicate { first: String, second: String },
+    #[error("{endpoint} has {error}")]
+    Endpoint { endpoint: String, error: DescriptorError },
     #[error("more than {max} endpoints", max = limits::ENDPOINTS)]
     TooManyEndpoints,
     #[error("`{0}(..)` is about the gateway named before it, and there is none: call `gateway(..)` first")]

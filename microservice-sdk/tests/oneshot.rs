@@ -340,6 +340,37 @@ async fn all_mistakes_of_a_definition_are_told_at_once() {
     }
 }
 
+#[tokio::test]
+async fn lists_that_no_gateway_would_read_are_told_before_one_is_asked() {
+    let route = |path: &str| Route::new(Method::GET, path);
+    let tagged = |path, tags: usize| (0..tags).fold(route(path), |route, tag| route.tag(tag.to_string()));
+    let claiming = |path, claims: usize| {
+        (0..claims).fold(route(path), |route, claim| route.requiring_claim(claim.to_string(), [""; 0]))
+    };
+    let valued = |path, values: usize| route(path).requiring_claim("scope", (0..values).map(|value| value.to_string()));
+    let answer = || async {};
+    let within = Microservice::new("lists", "1.0.0")
+        .route(tagged("/tags", 64), answer)
+        .route(claiming("/claims", 64), answer)
+        .route(valued("/values", 256), answer);
+    assert_eq!(within.oneshot(request("GET", "/tags", ())).await.unwrap().status(), 204);
+    let error = Microservice::new("lists", "1.0.0")
+        .route(tagged("/tags", 65), answer)
+        .route(claiming("/claims", 65), answer)
+        .route(valued("/values", 257), answer)
+        .gateway("tcp://127.0.0.1:5100")
+        .start()
+        .unwrap_err();
+    let text = error.to_string();
+    for told in [
+        "GET /tags has 65 tags, where 64 are allowed",
+        "GET /claims has 65 required claims, where 64 are allowed",
+        "GET /values has 257 values of the required claim `scope`, where 256 are allowed",
+    ] {
+        assert!(text.contains(told), "{told} is missing from:\n{text}");
+    }
+}
+
 #[test]
 fn a_problem_has_members_of_its_own() {
     let problem = Problem::new(StatusCode::CONFLICT, "late").with("by", 3).with("status", 200);

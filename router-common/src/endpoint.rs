@@ -128,6 +128,35 @@ impl EndpointDescriptor {
             response_schema: None,
         }
     }
+
+    /// Whether its lists are within their bounds; one that is not cannot be read by any gateway.
+    ///
+    /// # Errors
+    /// The first list that is too long.
+    pub fn check(&self) -> Result<(), DescriptorError> {
+        if self.tags.len() > limits::TAGS {
+            return Err(DescriptorError::Tags(self.tags.len()));
+        }
+        if self.requiring_claims.len() > limits::CLAIM_REQUIREMENTS {
+            return Err(DescriptorError::Claims(self.requiring_claims.len()));
+        }
+        match self.requiring_claims.iter().find(|claim| claim.any_of.len() > limits::CLAIM_VALUES) {
+            Some(claim) => Err(DescriptorError::ClaimValues { kind: claim.kind.clone(), values: claim.any_of.len() }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why a descriptor cannot be offered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DescriptorError {
+    #[error("{0} tags, where {most} are allowed", most = limits::TAGS)]
+    Tags(usize),
+    #[error("{0} required claims, where {most} are allowed", most = limits::CLAIM_REQUIREMENTS)]
+    Claims(usize),
+    #[error("{values} values of the required claim `{kind}`, where {most} are allowed", most = limits::CLAIM_VALUES)]
+    ClaimValues { kind: String, values: usize },
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
