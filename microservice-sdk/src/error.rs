@@ -237,17 +237,43 @@ impl Internal {
     }
 }
 
-/// An error with its causes, on one line.
+/// An error with its causes, on one line. A cause that the error before it has told already is not told twice.
 pub(crate) struct Chain<'a, E: ?Sized>(pub(crate) &'a E);
 
 impl<E: Error + ?Sized> fmt::Display for Chain<'_, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
+        let mut told = self.0.to_string();
+        f.write_str(&told)?;
         let mut cause = self.0.source();
         while let Some(error) = cause {
-            write!(f, ": {error}")?;
+            let text = error.to_string();
+            if !told.ends_with(&text) {
+                write!(f, ": {text}")?;
+            }
+            told = text;
             cause = error.source();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Layered {
+        #[error("connecting to x: {0}")]
+        Told(#[source] std::io::Error),
+        #[error("the store is down")]
+        Untold(#[source] Box<Self>),
+    }
+
+    #[test]
+    fn a_chain_tells_each_cause_once() {
+        let told = || Layered::Told(std::io::Error::other("refused"));
+        assert_eq!(Chain(&told()).to_string(), "connecting to x: refused");
+        let untold = Layered::Untold(Box::new(told()));
+        assert_eq!(Chain(&untold).to_string(), "the store is down: connecting to x: refused");
     }
 }

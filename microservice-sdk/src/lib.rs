@@ -102,6 +102,7 @@ mod link_task;
 #[doc(hidden)]
 pub mod macros;
 mod message;
+mod outage;
 mod outgoing;
 mod overrides;
 mod plan;

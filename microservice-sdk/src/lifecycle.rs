@@ -160,7 +160,7 @@ async fn supervise(plan: Plan, board: Arc<Board>, stop: CancellationToken) -> Re
     let mut links = JoinSet::new();
     for (place, gateway) in gateways.into_iter().enumerate() {
         let target = gateway.connector.target().to_owned();
-        let state = Arc::new(GatewayState { target, on_refused, board: Arc::clone(&board), place });
+        let state = GatewayState::new(Arc::clone(&board), place, target, on_refused);
         let gateway = Arc::new(gateway);
         for number in 0..gateway.links {
             let (identity, gateway, state) = (Arc::clone(&identity), Arc::clone(&gateway), Arc::clone(&state));

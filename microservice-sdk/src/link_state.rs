@@ -2,7 +2,7 @@
 //!
 //! It dials nothing and serves nothing.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use router_common::frame::{CloseCode, RefusedEndpoint};
 use router_config::microservice::OnRefused;
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::board::{Board, Standing};
 use crate::dispatch::Table;
+use crate::outage::{Outage, SoFar};
 use crate::start_error::StartError;
 
 /// The endpoint set of a process never changes, so it has one revision.
@@ -21,14 +22,24 @@ const REVISION: u64 = 1;
 pub(crate) struct GatewayState {
     /// What is dialled, for people.
     pub(crate) target: String,
-    pub(crate) on_refused: OnRefused,
+    on_refused: OnRefused,
     /// What follows from all gateways together.
-    pub(crate) board: Arc<Board>,
+    board: Arc<Board>,
     /// This one's place on the board.
-    pub(crate) place: usize,
+    place: usize,
+    /// A lock and no channel: it is taken once a dial or a link's end, and for an instant.
+    outage: Mutex<Outage>,
 }
 
 impl GatewayState {
+    pub(crate) fn new(board: Arc<Board>, place: usize, target: String, on_refused: OnRefused) -> Arc<Self> {
+        Arc::new(Self { target, on_refused, board, place, outage: Mutex::default() })
+    }
+
+    pub(crate) fn outage(&self) -> MutexGuard<'_, Outage> {
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether it has welcomed this process once: then what it says later is no mistake of the configuration.
     pub(crate) fn was_welcomed(&self) -> bool {
         self.board.look(self.place, |standing| standing.welcomed)
@@ -65,7 +76,7 @@ impl LinkState {
         std::mem::take(&mut *self.outcome())
     }
 
-    fn outcome(&self) -> std::sync::MutexGuard<'_, Outcome> {
+    fn outcome(&self) -> MutexGuard<'_, Outcome> {
         self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -90,6 +101,10 @@ impl LinkState {
                 // It may have changed since WELCOME, when this link was not yet among those that are told.
                 handle.set_health(board.health(), 0);
                 board.change(*place, |standing| standing.routable.push(handle.clone()));
+                let over = self.gateway.outage().over(table.surroundings.environment.now());
+                if let Some(SoFar { failures, lasting }) = over {
+                    tracing::info!(gateway = %target, failures, ?lasting, "connected to the gateway");
+                }
                 self.tell_if_ready(table);
             }
             ConnectionEvent::PeerDraining => tracing::info!(gateway = %target, "the gateway drains its link"),
@@ -110,7 +125,7 @@ impl LinkState {
 
     /// The gateway's answer to the endpoint set. Said again when a refused endpoint is accepted later.
     fn registered(&self, refused: &[RefusedEndpoint], handle: &Handle, table: &Table) {
-        let GatewayState { board, place, target, on_refused } = &*self.gateway;
+        let GatewayState { board, place, target, on_refused, .. } = &*self.gateway;
         let refusals: Vec<String> = refused
             .iter()
             .map(|refusal| match table.by_id(refusal.id) {

@@ -2,6 +2,7 @@
 //!
 //! It decides which ends are worth dialling again. It knows nothing of other links but what they share.
 
+use std::fmt;
 use std::sync::Arc;
 
 use router_common::frame::{CloseCode, Hello, PROTOCOL_VERSION};
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::Chain;
 use crate::link_state::{GatewayState, LinkState};
+use crate::outage::{SoFar, Telling};
 use crate::plan::{GatewayPlan, Identity};
 use crate::serve::{Server, ServiceApplication};
 use crate::start_error::StartError;
@@ -64,7 +66,7 @@ impl LinkTask {
         let link = match dialled {
             Ok(link) => link,
             Err(error) => {
-                tracing::warn!(gateway = %self.state.target, error = %Chain(&error), "no link to the gateway");
+                self.tell("no link to the gateway", &Chain(&error));
                 return Ok(Ended::Lost { welcomed: false });
             }
         };
@@ -153,7 +155,22 @@ impl LinkTask {
             }
             _ => {}
         }
-        tracing::warn!(%gateway, code = %closed.code, text = closed.text, "the link to the gateway ended");
+        self.tell("the link to the gateway ended", &format_args!("{}: {}", closed.code, closed.text));
         Ok(())
+    }
+
+    /// Says that the gateway is away, as often as is good to read. It is dialled again in any case.
+    fn tell(&self, what: &'static str, why: &dyn fmt::Display) {
+        let gateway = &self.state.target;
+        let telling = self.state.outage().failed(self.identity.environment.now());
+        match telling {
+            Telling::First => tracing::warn!(%gateway, error = %why, "{what}; dialling again until there is one"),
+            Telling::Again(SoFar { failures, lasting }) => {
+                tracing::warn!(%gateway, error = %why, failures, ?lasting, "{what}; still dialling");
+            }
+            Telling::Quietly(SoFar { failures, lasting }) => {
+                tracing::debug!(%gateway, error = %why, failures, ?lasting, "{what}");
+            }
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! A service behind a gateway that does as a test says: registration, cancellation, deadlines, drain, reconnecting.
 
 mod fake_gateway;
+mod outage;
 
 use std::sync::Arc;
 use std::time::Duration;
