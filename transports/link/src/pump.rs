@@ -16,6 +16,8 @@ use crate::shared::{Interest, Shared, State};
 
 /// First bytes that wait for each other, so that they leave with the head.
 pub(crate) const GATHER_BYTES: usize = 16 * 1024;
+/// The most pieces they may come in: each is kept for as long as the bytes are.
+const GATHER_PIECES: usize = 64;
 
 /// The beginning of a body of ours.
 #[derive(Debug, Default)]
@@ -32,7 +34,27 @@ enum Collected {
     #[default]
     Nothing,
     One(Bytes),
-    Many(BytesMut),
+    Many(Joined),
+}
+
+/// Several pieces in one. They live as long as their copy does: whoever counts bytes while they live counts these too.
+#[derive(Debug)]
+struct Joined {
+    bytes: BytesMut,
+    pieces: Vec<Bytes>,
+}
+
+impl Joined {
+    fn push(&mut self, piece: Bytes) {
+        self.bytes.extend_from_slice(&piece);
+        self.pieces.push(piece);
+    }
+}
+
+impl AsRef<[u8]> for Joined {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// How far gathering came.
@@ -79,12 +101,16 @@ impl Gathered {
             _ if bytes.is_empty() => {}
             Collected::Nothing => self.bytes = Collected::One(bytes),
             Collected::One(first) if first.len() + bytes.len() <= GATHER_BYTES => {
-                let mut many = BytesMut::with_capacity(GATHER_BYTES);
-                many.extend_from_slice(first);
-                many.extend_from_slice(&bytes);
+                let mut many = Joined { bytes: BytesMut::with_capacity(GATHER_BYTES), pieces: Vec::new() };
+                many.push(std::mem::take(first));
+                many.push(bytes);
                 self.bytes = Collected::Many(many);
             }
-            Collected::Many(many) if many.len() + bytes.len() <= GATHER_BYTES => many.extend_from_slice(&bytes),
+            Collected::Many(many)
+                if many.bytes.len() + bytes.len() <= GATHER_BYTES && many.pieces.len() < GATHER_PIECES =>
+            {
+                many.push(bytes);
+            }
             Collected::One(_) | Collected::Many(_) => {
                 self.carry = Some(bytes);
                 return false;
@@ -97,7 +123,7 @@ impl Gathered {
         match &self.bytes {
             Collected::Nothing => 0,
             Collected::One(bytes) => bytes.len(),
-            Collected::Many(bytes) => bytes.len(),
+            Collected::Many(many) => many.bytes.len(),
         }
     }
 
@@ -110,7 +136,7 @@ impl Gathered {
         match std::mem::take(&mut self.bytes) {
             Collected::Nothing => Bytes::new(),
             Collected::One(bytes) => bytes,
-            Collected::Many(bytes) => bytes.freeze(),
+            Collected::Many(many) => Bytes::from_owner(many),
         }
     }
 }
