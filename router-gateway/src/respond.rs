@@ -32,7 +32,9 @@ struct Members {
 #[must_use]
 pub fn refusal(problem: Problem) -> Response<Body> {
     let status = StatusCode::from_u16(problem.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    unrendered(problem, status, None)
+    // A 401 must say how to do better (RFC 9110 11.6.1, SPEC 9).
+    let challenge = (problem.code == ProblemCode::Unauthenticated).then(|| HeaderValue::from_static("Bearer"));
+    unrendered(problem, status, challenge)
 }
 
 /// 417: an `Expect` that is not met (RFC 9110 10.1.1). The closed set of codes has none for it: it is a bad request.
@@ -43,7 +45,7 @@ pub fn expectation_failed() -> Response<Body> {
     unrendered(problem, StatusCode::EXPECTATION_FAILED, None)
 }
 
-/// 401 with its challenge (RFC 9110 11.6.1).
+/// 401 with a challenge of its own.
 #[must_use]
 pub fn unauthenticated(problem: Problem, challenge: HeaderValue) -> Response<Body> {
     unrendered(problem, StatusCode::UNAUTHORIZED, Some(challenge))
