@@ -77,7 +77,7 @@ pub(crate) struct Inner {
     pub(crate) metrics: WorkerMetrics,
     pub(crate) random: Arc<RequestIds>,
     pub(crate) budget: RetryBudget,
-    /// Owns what outlives its request: the rest of one-way answers.
+    /// Owns what outlives its request: one-way exchanges.
     pub(crate) tasks: TaskTracker,
 }
 
@@ -200,7 +200,14 @@ impl Inner {
                 tunnel: None,
                 open_first: call.open_first,
             };
-            let outcome = exchange(chosen.link.handle(), request, call, deadline).await;
+            let outcome = if one_way {
+                // A client that leaves does not cancel it (SPEC 4): the exchange is not the request's own.
+                let link = chosen.link;
+                let sent = async move { exchange(link.handle(), request, call, deadline).await };
+                self.tasks.spawn(sent).await.unwrap_or_else(|_| Some(Err(CallError::Closed)))
+            } else {
+                exchange(chosen.link.handle(), request, call, deadline).await
+            };
             let error = match outcome {
                 Some(Ok(response)) => {
                     return Ok(self.finish(response, head_only, one_way));

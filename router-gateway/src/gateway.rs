@@ -77,6 +77,7 @@ pub struct Gateway {
     registry: Arc<Registry<Handle>>,
     node_bytes: Arc<HeldBytes>,
     line: Arc<WaitingLine>,
+    metrics: Arc<Metrics>,
     ready: Arc<AtomicBool>,
     stop: Stop,
     stop_admin: Stop,
@@ -137,6 +138,12 @@ impl Gateway {
     #[must_use]
     pub fn inflight_bytes(&self) -> u64 {
         self.node_bytes.held()
+    }
+
+    /// Requests that are not answered to their end.
+    #[must_use]
+    pub fn in_flight(&self) -> i64 {
+        self.metrics.in_flight()
     }
 
     /// Requests that wait because every instance is leased out (SPEC 5).
@@ -407,6 +414,7 @@ impl Node {
             registry: self.registry,
             node_bytes: self.node_bytes,
             line: self.line,
+            metrics: self.metrics,
             ready,
             stop: self.stop,
             stop_admin,

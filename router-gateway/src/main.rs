@@ -122,6 +122,9 @@ fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
             builder = builder.services(listener);
         }
         let gateway = builder.start().await?;
+        let node = &settings.node;
+        let environment = node.environment.as_deref().map(tracing::field::display);
+        tracing::info!(node = %node.id, region = %node.region, environment, "up");
         announce(&gateway, count);
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         tokio::select! {

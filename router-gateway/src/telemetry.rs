@@ -150,6 +150,12 @@ impl Metrics {
         }
     }
 
+    /// Requests not yet answered to their end.
+    #[must_use]
+    pub fn in_flight(&self) -> i64 {
+        self.in_flight.get()
+    }
+
     /// Counts a link that ended before it was welcomed.
     pub fn link_refused(&self, code: CloseCode) {
         self.links_refused.get_or_create(&ReasonLabels { reason: code.as_str() }).inc();

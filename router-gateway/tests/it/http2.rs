@@ -9,16 +9,16 @@ use router_gateway::Gateway;
 use router_link::Body;
 use tokio::net::TcpStream;
 
-type Client = SendRequest<Full<bytes::Bytes>>;
+pub(crate) type Client = SendRequest<Full<bytes::Bytes>>;
 
-async fn connect(gateway: &Gateway) -> Client {
+pub(crate) async fn connect(gateway: &Gateway) -> Client {
     let stream = TcpStream::connect(gateway.http_addr().unwrap()).await.unwrap();
     let (client, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     client
 }
 
-fn request(method: &str, path: &str, body: Vec<u8>) -> Request<Full<bytes::Bytes>> {
+pub(crate) fn request(method: &str, path: &str, body: Vec<u8>) -> Request<Full<bytes::Bytes>> {
     Request::builder().method(method).uri(format!("http://a.example{path}")).body(Full::new(body.into())).unwrap()
 }
 

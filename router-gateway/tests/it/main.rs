@@ -4,6 +4,8 @@ mod common;
 mod gateway;
 mod http1;
 mod http2;
+mod limits;
+mod links;
 mod memory;
 mod stub;
 mod waiting;

@@ -22,6 +22,9 @@ use tokio::task::JoinHandle;
 type Answer = Pin<Box<dyn Future<Output = Option<Response<Body>>> + Send>>;
 pub(crate) type Handler = Arc<dyn Fn(Request<Body>) -> Answer + Send + Sync>;
 
+/// Answers as it likes, or not at all.
+pub(crate) type Answers = Arc<dyn Fn(Request<Body>, Responder) + Send + Sync>;
+
 /// Makes a handler of an async function; `None` is a handler that fails.
 pub(crate) fn handler<F, A>(function: F) -> Handler
 where
@@ -91,6 +94,22 @@ impl Plan {
 
     /// Joins, and returns when the gateway routes to it.
     pub(crate) async fn join(self, gateway: &Gateway, handler: Handler) -> Stub {
+        let answers = move |request, responder: Responder| {
+            let answer = handler(request);
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = responder.cancelled() => {}
+                    response = answer => if let Some(response) = response {
+                        let _ = responder.respond(response).await;
+                    },
+                }
+            });
+        };
+        self.join_as(gateway, Arc::new(answers)).await
+    }
+
+    /// The same, for what is no ordinary answer.
+    pub(crate) async fn join_as(self, gateway: &Gateway, answers: Answers) -> Stub {
         let environment = Arc::new(SystemEnvironment);
         let hello = Hello {
             versions: vec![PROTOCOL_VERSION],
@@ -112,7 +131,7 @@ impl Plan {
         let side = ServiceSide { common: Common::default(), hello, secret: None, lease: Lease::new(self.lease) };
         let session = Session::service(side, environment.now());
         let link = gateway.in_memory().connect().await.unwrap();
-        let application = Service { handler, endpoints: self.endpoints };
+        let application = Service { answers, endpoints: self.endpoints };
         let (driver, handle) = Driver::new(link, session, application, environment.clone());
         let driver = tokio::spawn(async move {
             driver.await;
@@ -128,7 +147,7 @@ impl Plan {
 }
 
 struct Service {
-    handler: Handler,
+    answers: Answers,
     endpoints: Vec<EndpointDescriptor>,
 }
 
@@ -141,14 +160,6 @@ impl Application for Service {
     }
 
     fn request(&mut self, request: Request<Body>, responder: Responder) {
-        let answer = (self.handler)(request);
-        tokio::spawn(async move {
-            tokio::select! {
-                () = responder.cancelled() => {}
-                response = answer => if let Some(response) = response {
-                    let _ = responder.respond(response).await;
-                },
-            }
-        });
+        (self.answers)(request, responder);
     }
 }
