@@ -203,6 +203,12 @@ impl RequestHead {
         self.str_at(self.authority)
     }
 
+    /// The authority, sharing this head's memory.
+    #[must_use]
+    pub fn authority_bytes(&self) -> Bytes {
+        self.bytes.slice(range(self.authority))
+    }
+
     /// Raw path and query.
     #[must_use]
     pub fn target(&self) -> &str {

@@ -6,6 +6,7 @@
 use std::time::Instant;
 
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use http::uri::Authority;
 use http::{Method, StatusCode, Uri, request, response};
 use router_common::endpoint::Claim;
 use router_common::head::{Fields, HeadError, RequestHead, RequestParts, ResponseHead, Trailers};
@@ -47,7 +48,7 @@ pub(crate) fn request_parts(head: &RequestHead, now: Instant) -> Option<request:
     context.deadline = head.deadline().and_then(|left| now.checked_add(left));
     context.hops = head.hops();
     context.scheme = head.scheme();
-    context.authority = head.authority().parse().ok();
+    context.authority = Authority::from_maybe_shared(head.authority_bytes()).ok();
     context.client = head.client();
     context.parameters = head.parameters().collect();
     context.tunnel = head.tunnel_protocol().map(Into::into);
@@ -85,8 +86,25 @@ const ADDED_ON_THE_WAY: usize = 6;
 fn header_map(fields: Fields<'_>) -> Option<HeaderMap> {
     let mut headers = HeaderMap::try_with_capacity(fields.len() + ADDED_ON_THE_WAY).ok()?;
     for (name, value) in fields {
-        let name = HeaderName::from_bytes(&name).ok()?;
+        let name = header_name(&name)?;
         headers.try_append(name, HeaderValue::from_maybe_shared(value).ok()?).ok()?;
     }
     Some(headers)
+}
+
+/// Fields that every request has and the library does not know: it would copy their names each time.
+static FREQUENT: [HeaderName; 4] = [
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-proto"),
+];
+
+fn header_name(name: &[u8]) -> Option<HeaderName> {
+    if name.starts_with(b"x-")
+        && let Some(known) = FREQUENT.iter().find(|known| known.as_str().as_bytes() == name)
+    {
+        return Some(known.clone());
+    }
+    HeaderName::from_bytes(name).ok()
 }
