@@ -107,15 +107,13 @@ impl FakeGateway {
         timeout: Option<Duration>,
     ) -> Result<Response<Body>, CallError> {
         let method: Method = method.parse().unwrap();
-        let (id, parameters) = {
-            let state = self.shared.lock();
-            let path = RequestPath::parse(target).unwrap();
-            let fits = |endpoint: &EndpointDescriptor| {
-                let parameters = (endpoint.method == method).then(|| endpoint.path.matches(&path))??;
-                Some((endpoint.id, Parameters::new(parameters.as_slice())))
-            };
-            state.endpoints.iter().find_map(fits).expect("an endpoint that was registered")
+        let path = RequestPath::parse(target).unwrap();
+        let fits = |endpoint: &EndpointDescriptor| {
+            let parameters = (endpoint.method == method).then(|| endpoint.path.matches(&path))??;
+            Some((endpoint.id, Parameters::new(parameters.as_slice())))
         };
+        // A link may be routable before the endpoints have come over it.
+        let (id, parameters) = self.shared.wait(|state| state.endpoints.iter().find_map(fits)).await;
         let deadline = timeout.map(|timeout| SystemEnvironment.now() + timeout);
         let request =
             Request::builder().method(method).uri(target).header("traceparent", "00-trace").body(body).unwrap();
