@@ -222,6 +222,9 @@ pub struct LimitsConfig {
     pub max_connections: NonZeroUsize,
     /// What is buffered in the node over all streams. Default 256 MiB; past it the longest-stalled stream is cancelled.
     pub max_buffered_bytes: ByteSize,
+    /// Requests that may wait for one version of a service while all its instances are busy; in the node, 16 times as
+    /// many. Default 1024; then 503.
+    pub max_waiting: NonZeroUsize,
 }
 
 impl Default for LimitsConfig {
@@ -235,6 +238,7 @@ impl Default for LimitsConfig {
             max_aggregate_inflight_bytes: ByteSize::mib(1024),
             max_connections: const { NonZeroUsize::new(65_536).unwrap() },
             max_buffered_bytes: ByteSize::bytes(router_common::limits::NODE_BUFFER_BYTES as u64),
+            max_waiting: const { NonZeroUsize::new(1024).unwrap() },
         }
     }
 }

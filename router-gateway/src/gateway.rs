@@ -248,7 +248,7 @@ impl Builder {
         let workers = if workers.is_empty() { vec![current] } else { workers };
         let config = &settings.config;
         let registry = Arc::new(Registry::new(RegistrySettings::from_config(config, workers.len())));
-        let line = Arc::new(WaitingLine::default());
+        let line = Arc::new(WaitingLine::new(config.limits.max_waiting.get()));
         let hook = Arc::clone(&line);
         registry.on_published(move || hook.changed());
         let node = Node {

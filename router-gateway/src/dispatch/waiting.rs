@@ -16,10 +16,8 @@ use tokio::sync::Notify;
 use crate::routing::key::EndpointKey;
 use crate::routing::{RouteEndpoint, Servers};
 
-/// How many may wait in one lane, by default.
-const LANE: usize = 1024;
-/// How many may wait in the node, by default: one busy service does not take the places of all others.
-const NODE: usize = 16 * LANE;
+/// How many full lanes the node has room for: one busy service does not take the places of all others.
+const FULL_LANES: usize = 16;
 
 /// What is waited for. Whoever waits for the same can use the same slots.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,15 +91,11 @@ impl Lane {
     }
 }
 
-impl Default for WaitingLine {
-    fn default() -> Self {
-        Self::new(LANE, NODE)
-    }
-}
-
 impl WaitingLine {
+    /// At most `lane_limit` wait in one lane, and 16 times as many in the node.
     #[must_use]
-    pub(crate) fn new(lane_limit: usize, node_limit: usize) -> Self {
+    pub(crate) fn new(lane_limit: usize) -> Self {
+        let node_limit = lane_limit.saturating_mul(FULL_LANES);
         Self { lane_limit, node_limit, waiting: AtomicUsize::new(0), lanes: Mutex::default() }
     }
 
@@ -240,7 +234,7 @@ mod tests {
     }
 
     fn line() -> Arc<WaitingLine> {
-        Arc::new(WaitingLine::new(8, 16))
+        Arc::new(WaitingLine::new(8))
     }
 
     fn freed(line: &WaitingLine, service: &str) {
@@ -324,15 +318,15 @@ mod tests {
 
     #[test]
     fn lanes_and_line_have_an_end() {
-        let line = Arc::new(WaitingLine::new(2, 3));
-        let join = |service| line.join(wanted(service, "/x", Servers::All), None);
+        let line = Arc::new(WaitingLine::new(2));
+        let join = |service: &str| line.join(wanted(service, "/x", Servers::All), None);
         let places = [join("a"), join("a")];
-        assert!(join("a").is_none(), "the lane is full");
-        let other = join("b");
-        assert!(other.is_some() && join("c").is_none(), "the line is full");
+        assert!(places.iter().all(Option::is_some) && join("a").is_none(), "the lane is full");
+        let others: Vec<_> = (0..30).map(|number| join(&format!("b{}", number / 2))).collect();
+        assert!(others.iter().all(Option::is_some) && join("c").is_none(), "the line is full");
         drop(places);
         assert!(join("a").is_some());
-        drop(other);
+        drop(others);
         assert_eq!(line.len(), 0);
     }
 }

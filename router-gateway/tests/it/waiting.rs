@@ -231,3 +231,22 @@ async fn another_instance_that_joins_serves_who_waits() {
     assert_eq!(status(&waits.await.unwrap()), "200");
     assert_eq!(status(&served.await.unwrap()), "200");
 }
+
+#[tokio::test]
+async fn who_finds_the_line_full_is_sent_away_at_once() {
+    let change = |config: &mut router_config::RouterConfig<()>| config.limits.max_waiting = 1.try_into().unwrap();
+    let (gateway, clients) = gateway_in_memory(change).await;
+    let counter = Counter::new();
+    let _stub = one_at_a_time("s", "/one").join(&gateway, counter.handler()).await;
+    let served = ask(&clients, "/one", "");
+    counter.have_come(1).await;
+    let waits = ask(&clients, "/one", "");
+    so_many_wait(&gateway, 1).await;
+    let answer = clients.get("/one", "").await;
+    assert_problem(&answer, "503", "no_capacity");
+    assert!(answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
+    for asked in [served, waits] {
+        counter.serve_one();
+        assert_eq!(status(&asked.await.unwrap()), "200");
+    }
+}
