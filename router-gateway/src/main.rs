@@ -14,6 +14,10 @@ use router_gateway::workers::Workers;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const EXIT_CODES: &str = "Exit codes: 0 done, or stopped in good order; 1 a failure while running, or a second signal; \
 2 a wrong command line or configuration.";
 

@@ -113,14 +113,16 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> EdgeIo<IO> {
             return;
         }
         if self.head_since.is_none() {
-            self.head_since = Some(Instant::now());
             self.scan = HeadScan::default();
         }
         self.scan.feed(bytes);
         if self.scan.is_complete() {
             self.head_since = None;
             self.connection.note_head(self.scan.found().two_lengths());
-        } else if self.scan.seen() > self.context.settings.max_header_bytes {
+            return;
+        }
+        self.head_since.get_or_insert_with(Instant::now);
+        if self.scan.seen() > self.context.settings.max_header_bytes {
             // The library would go on until its buffer is full.
             self.refuse(ProblemCode::HeadersTooLarge);
         }

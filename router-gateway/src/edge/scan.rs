@@ -56,13 +56,20 @@ impl HeadScan {
     pub(super) fn feed(&mut self, mut bytes: &[u8]) {
         self.seen = self.seen.saturating_add(bytes.len());
         while !self.complete {
-            let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
+            let Some(end) = memchr::memchr(b'\n', bytes) else {
                 self.keep(bytes);
                 return;
             };
             let (line, rest) = bytes.split_at(end);
-            self.keep(line.strip_suffix(b"\r").unwrap_or(line));
-            self.end_line();
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if self.length == 0 {
+                // The whole line is here, as nearly always.
+                self.end_line(line);
+            } else {
+                self.keep(line);
+                let kept = self.line;
+                self.end_line(kept.get(..self.length).unwrap_or(&kept));
+            }
             bytes = rest.get(1..).unwrap_or_default();
         }
     }
@@ -76,8 +83,7 @@ impl HeadScan {
         self.length = self.length.saturating_add(part.len());
     }
 
-    fn end_line(&mut self) {
-        let line = self.line.get(..self.length.min(PREFIX)).unwrap_or_default();
+    fn end_line(&mut self, line: &[u8]) {
         // A CR that came alone at the end of the last piece.
         let blank = line.is_empty() || line == b"\r";
         if self.past_request_line {
