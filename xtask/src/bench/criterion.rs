@@ -1,7 +1,6 @@
-//! `cargo xtask bench`: the criterion benches, and one table of what they measured.
+//! The criterion benches, and one table of what they measured.
 //!
-//! Criterion measures and does the statistics; this reads its files. Further ways to measure become subcommands
-//! of `bench` beside the plain run. No figure here is ever compared with a limit: a timed assertion is no test.
+//! Criterion measures and does the statistics; this reads its files. It knows nothing of whole processes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,11 +9,12 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
+use super::table;
 use crate::metadata::Metadata;
 use crate::process::Workspace;
 
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct Options {
     /// Only the benches whose names match this regular expression.
     #[arg(long, value_name = "REGEX")]
     filter: Option<String>,
@@ -24,7 +24,7 @@ pub(crate) struct Args {
     quick: bool,
 }
 
-pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
+pub(crate) fn run(workspace: &Workspace, args: &Options) -> Result<()> {
     let results = Metadata::read(workspace)?.target_directory.join("criterion");
     let started = SystemTime::now();
 
@@ -120,10 +120,10 @@ fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
 }
 
 fn table(measurements: &[Measurement]) -> String {
-    let mut rows = vec![["bench", "median", "lower", "upper", "per second"].map(str::to_owned)];
+    let mut rows = vec![["bench", "median", "lower", "upper", "per second"].map(str::to_owned).to_vec()];
     rows.extend(measurements.iter().map(|measurement| {
         let median = &measurement.median;
-        [
+        vec![
             measurement.name.clone(),
             time(median.point_estimate),
             time(median.confidence_interval.lower_bound),
@@ -131,25 +131,7 @@ fn table(measurements: &[Measurement]) -> String {
             rate(median.point_estimate, measurement.throughput),
         ]
     }));
-    let widths: Vec<usize> = (0..rows[0].len())
-        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
-        .collect();
-    let lines: Vec<String> = rows
-        .iter()
-        .map(|row| {
-            let cells: Vec<String> = row
-                .iter()
-                .zip(&widths)
-                .enumerate()
-                .map(|(column, (cell, &width))| match column {
-                    0 => format!("{cell:<width$}"),
-                    _ => format!("{cell:>width$}"),
-                })
-                .collect();
-            cells.join("  ")
-        })
-        .collect();
-    lines.join("\n")
+    table::aligned(&rows, 1)
 }
 
 fn time(nanoseconds: f64) -> String {

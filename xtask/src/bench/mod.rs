@@ -1,0 +1,54 @@
+//! `cargo xtask bench`: ways to measure. Alone it runs the criterion benches; its subcommands start whole processes
+//! and measure these beside others.
+//!
+//! Every comparison is made side by side in one run. No figure here is ever held against a limit that fails: a timed
+//! assertion is no test. Where a goal stands beside a figure, it is for reading.
+
+mod accounting;
+mod compare;
+mod criterion;
+mod goals;
+mod idle;
+mod launch;
+mod load;
+mod machine;
+mod report;
+mod samples;
+mod stand;
+mod stream;
+mod table;
+mod tools;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+use crate::process::Workspace;
+
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    tool: Option<Tool>,
+
+    #[command(flatten)]
+    criterion: criterion::Options,
+}
+
+#[derive(Subcommand)]
+enum Tool {
+    /// Small requests beside nginx, HAProxy, a hyper reverse proxy and no proxy: rate, time, processor time, memory.
+    Compare(compare::Args),
+    /// Bodies of 10 MiB up, down and both ways, beside the same.
+    Stream(stream::Args),
+    /// Memory of idle connections, of requests in flight, and of registered instances.
+    Idle(idle::Args),
+}
+
+pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
+    match &args.tool {
+        None => criterion::run(workspace, &args.criterion),
+        Some(Tool::Compare(args)) => compare::run(workspace, args),
+        Some(Tool::Stream(args)) => stream::run(workspace, args),
+        Some(Tool::Idle(args)) => idle::run(workspace, args),
+    }
+}
