@@ -543,7 +543,7 @@ mod tests {
         assert_eq!(head.claims().collect::<Vec<_>>(), [("scope", "orders:read")]);
         assert_eq!(head.tunnel_protocol(), Some("websocket"));
         let fields: Vec<_> = head.headers().collect();
-        assert_eq!(fields, [("accept".into(), "*/*".into()), ("content-length".into(), "12".into())]);
+        assert_eq!(fields, [(&b"accept"[..], "*/*".into()), (b"content-length", "12".into())]);
     }
 
     #[test]

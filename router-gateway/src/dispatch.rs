@@ -20,7 +20,7 @@ use router_common::limits;
 use router_common::path::RequestPath;
 use router_common::problem::{Problem, ProblemCode};
 use router_common::session::lease::Permit;
-use router_link::{Body, Call, CallError, Environment, Handle, Parameters, RequestContext};
+use router_link::{Body, Call, CallError, Environment, Exchange, Handle, Parameters, RequestContext};
 use tokio_util::task::TaskTracker;
 
 pub(crate) use self::budget::RetryBudget;
@@ -131,7 +131,7 @@ impl Dispatch {
         let began = this.environment.now();
         let in_flight = this.metrics.enter();
         let mut metrics = None;
-        let response = match Box::pin(this.answer(request, began, &mut metrics)).await {
+        let response = match this.answer(request, began, &mut metrics).await {
             Ok(response) => response,
             Err(Rejection::Options { allow }) => respond::allowed(&allow),
             Err(Rejection::LeasedOut(endpoint, _)) => {
@@ -200,13 +200,13 @@ impl Inner {
                 tunnel: None,
                 open_first: call.open_first,
             };
+            let mut exchange = chosen.link.handle().call(request, call);
             let outcome = if one_way {
                 // A client that leaves does not cancel it (SPEC 4): the exchange is not the request's own.
-                let link = chosen.link;
-                let sent = async move { exchange(link.handle(), request, call, deadline).await };
+                let sent = async move { outcome_by(deadline, &mut exchange).await };
                 self.tasks.spawn(sent).await.unwrap_or_else(|_| Some(Err(CallError::Closed)))
             } else {
-                exchange(chosen.link.handle(), request, call, deadline).await
+                outcome_by(deadline, &mut exchange).await
             };
             let error = match outcome {
                 Some(Ok(response)) => {
@@ -462,16 +462,10 @@ fn origin(request: &mut Request<Body>, max_connection_bytes: u64) -> Result<Orig
     Ok(Origin { call, ..Origin::default() })
 }
 
-/// Sends a request and waits until its deadline; `None`: it has passed, and the service was told.
-async fn exchange(
-    handle: &Handle,
-    request: Request<Body>,
-    call: Call,
-    deadline: Instant,
-) -> Option<Result<Response<Body>, CallError>> {
-    let mut exchange = handle.call(request, call);
+/// Waits for a response until the deadline; `None`: it has passed, and the service was told.
+async fn outcome_by(deadline: Instant, exchange: &mut Exchange) -> Option<Result<Response<Body>, CallError>> {
     let mut alarm = std::pin::pin!(tokio::time::sleep_until(deadline.into()));
-    let outcome = poll_fn(|cx| match Pin::new(&mut exchange).poll(cx) {
+    let outcome = poll_fn(|cx| match Pin::new(&mut *exchange).poll(cx) {
         std::task::Poll::Ready(outcome) => std::task::Poll::Ready(Some(outcome)),
         std::task::Poll::Pending => alarm.as_mut().poll(cx).map(|()| None),
     })

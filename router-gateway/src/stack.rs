@@ -39,6 +39,7 @@ pub(crate) fn stack(
         .layer(PolicyLayer(Intermediary::new(node, trusted)))
         .service(service_fn(move |request| {
             let dispatch = dispatch.clone();
-            async move { Ok(dispatch.run(request).await) }
+            // Boxed, so that the layers above hand on a pointer.
+            Box::pin(async move { Ok(dispatch.run(request).await) })
         }))
 }

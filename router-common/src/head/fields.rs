@@ -140,7 +140,8 @@ fn decimal(value: &[u8]) -> Option<u64> {
     })
 }
 
-/// The fields of a section that has been checked, as `(name, value)` slices that share the head's memory.
+/// The fields of a section that has been checked, as `(name, value)`. Values share the head's memory; names, which are
+/// mostly known to who reads them, are only shown.
 #[derive(Debug, Clone)]
 pub struct Fields<'a> {
     bytes: &'a Bytes,
@@ -162,14 +163,14 @@ impl<'a> Fields<'a> {
     }
 }
 
-impl Iterator for Fields<'_> {
-    type Item = (Bytes, Bytes);
+impl<'a> Iterator for Fields<'a> {
+    type Item = (&'a [u8], Bytes);
 
-    fn next(&mut self) -> Option<(Bytes, Bytes)> {
+    fn next(&mut self) -> Option<(&'a [u8], Bytes)> {
         self.left = self.left.checked_sub(1)?;
         let name = self.prefixed()?;
         let value = self.prefixed()?;
-        Some((self.bytes.slice(name), self.bytes.slice(value)))
+        Some((self.bytes.get(name)?, self.bytes.slice(value)))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -351,9 +351,9 @@ impl World {
     }
 
     fn begin_handling(&mut self, at: End, key: StreamKey, head: &RequestHead) {
-        let tag = head.headers().find(|(name, _)| &name[..] == b"tag").expect("every request has its tag").1;
+        let tag = head.headers().find(|(name, _)| name == b"tag").expect("every request has its tag").1;
         let tag: u64 = std::str::from_utf8(&tag).unwrap().parse().unwrap();
-        let wrong = head.headers().any(|(name, _)| &name[..] == b"wrong");
+        let wrong = head.headers().any(|(name, _)| name == b"wrong");
         let (bodiless, tunnel) = (head.method() == "HEAD", head.tunnel_protocol().is_some());
         *self.handled.entry(tag).or_default() += 1;
         let reading = Reading { stalled: self.random.chance(10), wrong, ..Reading::default() };
@@ -381,10 +381,10 @@ impl World {
                         continue;
                     }
                     ReadHead::Ready(head) => {
-                        let tag = head.headers().find(|(name, _)| &name[..] == b"tag").unwrap().1;
+                        let tag = head.headers().find(|(name, _)| name == b"tag").unwrap().1;
                         assert_eq!(&tag[..], call.tag.to_string().as_bytes(), "a response of another request");
                         call.answered = true;
-                        call.reading.wrong = head.headers().any(|(name, _)| &name[..] == b"wrong");
+                        call.reading.wrong = head.headers().any(|(name, _)| name == b"wrong");
                     }
                 }
             }

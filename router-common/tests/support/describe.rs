@@ -156,5 +156,5 @@ fn fields(fields: Fields<'_>) -> Vec<[String; 2]> {
         Ok(text) => text.to_owned(),
         Err(_) => format!("hex:{}", to_hex(bytes)),
     };
-    fields.map(|(name, value)| [text(&name), text(&value)]).collect()
+    fields.map(|(name, value)| [text(name), text(&value)]).collect()
 }

@@ -86,7 +86,7 @@ const ADDED_ON_THE_WAY: usize = 6;
 fn header_map(fields: Fields<'_>) -> Option<HeaderMap> {
     let mut headers = HeaderMap::try_with_capacity(fields.len() + ADDED_ON_THE_WAY).ok()?;
     for (name, value) in fields {
-        let name = header_name(&name)?;
+        let name = header_name(name)?;
         headers.try_append(name, HeaderValue::from_maybe_shared(value).ok()?).ok()?;
     }
     Some(headers)
