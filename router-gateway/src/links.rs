@@ -10,7 +10,7 @@ use http::Request;
 use router_common::frame::CloseCode;
 use router_common::identity::{Identity, Instance, NodeId};
 use router_common::limits;
-use router_common::session::{Accepted, Common, GatewaySide, Joining, Session};
+use router_common::session::{Accepted, ClosedBy, Common, GatewaySide, Joining, Session};
 use router_link::{Application, Body, BoxLink, ConnectionEvent, Driver, Environment, Handle, Refused, Responder};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -208,8 +208,10 @@ impl Application for GatewayLink {
             self.no_longer_pending();
             if self.joined.is_none() && !self.links.cut.is_cancelled() {
                 // Refusals are logged, counted, visible (SPEC 8).
-                tracing::warn!(peer = %handle.peer(), code = %closed.code, reason = closed.text, "a link was not let in");
-                self.links.metrics.link_refused(closed.code);
+                // Bytes that are no frames, or an end without a word, have no code of the protocol.
+                let code = if closed.by == ClosedBy::Link { "link" } else { closed.code.as_str() };
+                tracing::warn!(peer = %handle.peer(), code, reason = closed.text, "a link was not let in");
+                self.links.metrics.link_refused(code);
             }
         }
         if let Some(link) = self.joined {

@@ -15,7 +15,6 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use router_common::frame::CloseCode;
 use rustc_hash::FxHashMap;
 
 use crate::routing::RouteEndpoint;
@@ -157,8 +156,8 @@ impl Metrics {
     }
 
     /// Counts a link that ended before it was welcomed.
-    pub fn link_refused(&self, code: CloseCode) {
-        self.links_refused.get_or_create(&ReasonLabels { reason: code.as_str() }).inc();
+    pub fn link_refused(&self, reason: &'static str) {
+        self.links_refused.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     fn route(&self, service: &str, route: &str, method: &str) -> RouteMetrics {
