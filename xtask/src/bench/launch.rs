@@ -201,6 +201,10 @@ pub(super) struct Client {
 }
 
 impl Client {
+    pub(super) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Waits for a line that begins so, and gives the rest of it.
     pub(super) fn says(&mut self, word: &str) -> Result<String> {
         let mut line = String::new();

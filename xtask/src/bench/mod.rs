@@ -13,6 +13,7 @@ mod launch;
 mod load;
 mod machine;
 mod report;
+mod rpc;
 mod samples;
 mod stand;
 mod stream;
@@ -42,6 +43,8 @@ enum Tool {
     Stream(stream::Args),
     /// Memory of idle connections, of requests in flight, and of registered instances.
     Idle(idle::Args),
+    /// Request and reply over one connection: our link beside tarpc, tonic and NATS.
+    Rpc(rpc::Args),
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
@@ -50,5 +53,6 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         Some(Tool::Compare(args)) => compare::run(workspace, args),
         Some(Tool::Stream(args)) => stream::run(workspace, args),
         Some(Tool::Idle(args)) => idle::run(workspace, args),
+        Some(Tool::Rpc(args)) => rpc::run(workspace, args),
     }
 }

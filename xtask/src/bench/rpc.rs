@@ -1,0 +1,287 @@
+//! `cargo xtask bench rpc`: 64 bytes there and 64 bytes back over one TCP connection, with many requests in flight, over
+//! our link and over others.
+//!
+//! Both ends are one single-threaded process on core 0, so what it uses is what a request costs; NATS needs a broker
+//! besides, which has core 1.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::goals::{self, Goal, Wanted};
+use super::launch::{Process, RunFolder, free_addresses};
+use super::machine::Machine;
+use super::report::{self, Disturbance, Progress};
+use super::samples::Summary;
+use super::stand::{Placement, build_peer};
+use super::{accounting, table, tools};
+use crate::metadata::Metadata;
+use crate::process::Workspace;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// How often each peer is measured.
+    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+
+    /// Requests in flight.
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "64,1024", value_parser = clap::value_parser!(u32).range(1..))]
+    in_flight: Vec<u32>,
+
+    /// Seconds of one measurement.
+    #[arg(long, value_name = "S", default_value = "4", value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+
+    /// Where all samples go. [default: bench/rpc.json in the target folder]
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// What carries the requests, as the program that measures it calls them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Carrier {
+    Sdk,
+    Link,
+    Tarpc,
+    Nats,
+    Tonic,
+}
+
+impl Carrier {
+    const ALL: [Self; 5] = [Self::Sdk, Self::Link, Self::Tarpc, Self::Nats, Self::Tonic];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Sdk => "sdk",
+            Self::Link => "link",
+            Self::Tarpc => "tarpc",
+            Self::Nats => "nats",
+            Self::Tonic => "tonic",
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Sdk => "Stella link and SDK",
+            Self::Link => "Stella link alone",
+            Self::Tarpc => "tarpc",
+            Self::Nats => "NATS core",
+            Self::Tonic => "tonic (gRPC)",
+        }
+    }
+}
+
+const PLACEMENT: Placement = Placement::Pinned;
+
+/// What the program says at its end.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+struct Answered {
+    requests: u64,
+    seconds: f64,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Sample {
+    carrier: Carrier,
+    in_flight: u32,
+    round: u32,
+    answered: Answered,
+    per_second: f64,
+    /// Microseconds of processor time a request: both ends.
+    ends: f64,
+    broker: Option<f64>,
+    others: f64,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    machine: &'a Machine,
+    samples: &'a [Sample],
+    goals: &'a [Goal],
+}
+
+pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
+    PLACEMENT.check()?;
+    let programs = [tools::NATS];
+    tools::ensure(&programs)?;
+    let target = Metadata::read(workspace)?.target_directory;
+    let program = build_peer(workspace, &target, "bench-rpc")?;
+    let folder = RunFolder::create(&target, "rpc")?;
+    let machine = Machine::describe(workspace, &programs);
+
+    let [at] = free_addresses()?;
+    let words = ["--addr".to_owned(), at.ip().to_string(), "--port".to_owned(), at.port().to_string()];
+    let broker_program = tools::NATS.path().context("nats-server is gone")?;
+    let mut broker = folder.serve("nats-server", PLACEMENT.client(), &broker_program, &words)?;
+    broker.listens(at)?;
+
+    let mut progress = Progress::of(args.in_flight.len() * Carrier::ALL.len() * args.rounds as usize);
+    let mut samples = Vec::new();
+    for &in_flight in &args.in_flight {
+        for round in 1..=args.rounds {
+            for carrier in Carrier::ALL {
+                let call = [
+                    carrier.word().to_owned(),
+                    format!("--in-flight={in_flight}"),
+                    format!("--seconds={}", args.seconds),
+                    format!("--broker=nats://{at}"),
+                ];
+                let sample = measure(&folder, &program, &call, &broker, (carrier, in_flight, round))
+                    .with_context(|| format!("{}, {in_flight} in flight", carrier.name()))?;
+                progress.step(&format!(
+                    "{in_flight} in flight, round {round}, {}: {}/s, {:.2} us",
+                    carrier.name(),
+                    table::rate(sample.per_second),
+                    sample.sum()
+                ));
+                samples.push(sample);
+            }
+        }
+    }
+
+    let goals = goals_of(&samples);
+    println!(
+        "{machine}\n\nrequest and reply, 64 bytes each, one TCP connection, {} s, {} rounds, median (spread); processor time in us a request\n",
+        args.seconds, args.rounds
+    );
+    println!("{}\n\n{}", table_of(&samples), goals::shown(&goals));
+    if let Some(note) = report::disturbed(Summary::of(samples.iter().map(|sample| sample.others)).map(|s| s.median)) {
+        println!("\n{note}");
+    }
+    let json = args.json.clone().unwrap_or_else(|| target.join("bench/rpc.json"));
+    report::write_json(&json, &Report { machine: &machine, samples: &samples, goals: &goals })
+}
+
+fn measure(
+    folder: &RunFolder,
+    program: &std::path::Path,
+    call: &[String],
+    broker: &Process,
+    (carrier, in_flight, round): (Carrier, u32, u32),
+) -> Result<Sample> {
+    let mut ends = folder.client("bench-rpc", PLACEMENT.servers(), program, call)?;
+    ends.says("begin")?;
+    let used = || -> Result<(f64, f64)> {
+        Ok((accounting::processor_seconds(ends.id())?, accounting::processor_seconds(broker.id())?))
+    };
+    let disturbance = Disturbance::watch()?;
+    let before = used()?;
+    let waited = ends.says("end");
+    let after = (accounting::processor_seconds(ends.id()), accounting::processor_seconds(broker.id())?);
+    let said = waited?;
+    let answered: Answered = serde_json::from_str(&said).with_context(|| format!("the program said {said}"))?;
+    let (ends_seconds, broker_seconds) = (after.0? - before.0, after.1 - before.1);
+    let each = |seconds: f64| seconds * 1e6 / answered.requests as f64;
+    Ok(Sample {
+        carrier,
+        in_flight,
+        round,
+        answered,
+        per_second: answered.requests as f64 / answered.seconds,
+        ends: each(ends_seconds),
+        broker: (carrier == Carrier::Nats).then(|| each(broker_seconds)),
+        others: disturbance.by_others(ends_seconds + broker_seconds)?,
+    })
+}
+
+impl Sample {
+    fn sum(&self) -> f64 {
+        self.ends + self.broker.unwrap_or(0.0)
+    }
+}
+
+fn rounds(samples: &[Sample], carrier: Carrier, in_flight: u32, figure: impl Fn(&Sample) -> Option<f64>) -> Vec<f64> {
+    let fits = |sample: &&Sample| sample.carrier == carrier && sample.in_flight == in_flight;
+    samples.iter().filter(fits).filter_map(figure).collect()
+}
+
+const RATE: fn(&Sample) -> Option<f64> = |sample| Some(sample.per_second);
+
+/// How many times as many requests a second ours answers.
+fn times(samples: &[Sample], in_flight: u32, other: Carrier) -> Option<Summary> {
+    let ours = rounds(samples, Carrier::Sdk, in_flight, RATE);
+    Summary::of_ratios(&ours, &rounds(samples, other, in_flight, RATE))
+}
+
+fn table_of(samples: &[Sample]) -> String {
+    let mut rows = vec![table::row([
+        "in flight",
+        "carrier",
+        "requests/s",
+        "ours is x this",
+        "CPU of both ends",
+        "of a broker",
+        "sum",
+    ])];
+    let mut situations: Vec<_> = samples.iter().map(|sample| sample.in_flight).collect();
+    situations.dedup();
+    for in_flight in situations {
+        for carrier in Carrier::ALL {
+            let of = |figure: fn(&Sample) -> Option<f64>| Summary::of(rounds(samples, carrier, in_flight, figure));
+            let dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+            rows.push(vec![
+                in_flight.to_string(),
+                carrier.name().to_owned(),
+                dash(of(RATE).map(|rate| rate.spread(table::rate))),
+                dash(times(samples, in_flight, carrier).map(|ratio| ratio.alone(table::hundredths))),
+                dash(of(|sample| Some(sample.ends)).map(|us| us.spread(table::hundredths))),
+                dash(of(|sample| sample.broker).map(|us| us.spread(table::hundredths))),
+                dash(of(|sample| Some(sample.sum())).map(|us| us.alone(table::hundredths))),
+            ]);
+        }
+    }
+    table::aligned(&rows, 2)
+}
+
+fn goals_of(samples: &[Sample]) -> Vec<Goal> {
+    let ours =
+        |in_flight, figure: fn(&Sample) -> Option<f64>| Summary::of(rounds(samples, Carrier::Sdk, in_flight, figure));
+    let goal = |what: &str, wanted, goal, stretch, reached, unit| Goal {
+        name: "P5",
+        what: what.to_owned(),
+        wanted,
+        goal,
+        stretch,
+        reached,
+        unit,
+    };
+    let (most, least) = (Wanted::AtMost, Wanted::AtLeast);
+    let all = vec![
+        goal("requests/s, 64 in flight", least, 300e3, None, ours(64, RATE), ""),
+        goal("requests/s, 1,024 in flight", least, 300e3, Some(1e6), ours(1024, RATE), ""),
+        goal("CPU a request, 64 in flight", most, 3.0, None, ours(64, |sample| Some(sample.ends)), " us"),
+        goal("requests/s, 64 in flight", least, 2.0, None, times(samples, 64, Carrier::Tarpc), " x tarpc"),
+        goal("requests/s, 64 in flight", least, 6.0, None, times(samples, 64, Carrier::Tonic), " x tonic"),
+        goal("requests/s, 64 in flight", least, 2.3, None, times(samples, 64, Carrier::Nats), " x NATS"),
+    ];
+    all.into_iter().filter(|goal| goal.reached.is_some()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(carrier: Carrier, per_second: f64, ends: f64, broker: Option<f64>) -> Sample {
+        let answered = Answered { requests: 1000, seconds: 1.0 };
+        Sample { carrier, in_flight: 64, round: 1, answered, per_second, ends, broker, others: 0.0 }
+    }
+
+    #[test]
+    fn a_broker_is_counted_too() {
+        let samples = [sample(Carrier::Sdk, 320e3, 2.9, None), sample(Carrier::Nats, 128e3, 3.9, Some(4.6))];
+        let text = table_of(&samples);
+        let line = text.lines().find(|line| line.contains("NATS")).expect("a line");
+        let words = line.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(words, "64 NATS core 128.0k (128.0k..128.0k) 2.50 3.90 (3.90..3.90) 4.60 (4.60..4.60) 8.50");
+        let reached: Vec<_> = goals_of(&samples).iter().filter_map(|goal| Some(goal.reached?.median)).collect();
+        assert_eq!(reached, [320e3, 2.9, 2.5]);
+    }
+
+    #[test]
+    fn the_program_speaks_json() {
+        let said = r#"{"requests":12,"seconds":1.5}"#;
+        assert_eq!(serde_json::from_str::<Answered>(said).expect("its format").requests, 12);
+    }
+}
