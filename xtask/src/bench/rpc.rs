@@ -1,10 +1,12 @@
 //! `cargo xtask bench rpc`: 64 bytes there and 64 bytes back over one TCP connection, with many requests in flight, over
 //! our link and over others.
 //!
-//! Both ends are one single-threaded process on core 0, so what it uses is what a request costs; NATS needs a broker
-//! besides, which has core 1.
+//! Both ends are in one process, so what it uses is what a request costs. It is measured with both on one thread, on
+//! core 0, and with a thread for each, wherever the system puts them. NATS needs a broker besides: in the first case it
+//! has core 1.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -73,7 +75,47 @@ impl Carrier {
     }
 }
 
-const PLACEMENT: Placement = Placement::Pinned;
+/// How the two ends run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Ends {
+    Together,
+    Apart,
+}
+
+impl Ends {
+    const ALL: [Self; 2] = [Self::Together, Self::Apart];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Together => "one thread",
+            Self::Apart => "two threads",
+        }
+    }
+
+    const fn placement(self) -> Placement {
+        match self {
+            Self::Together => Placement::Pinned,
+            Self::Apart => Placement::Unpinned,
+        }
+    }
+}
+
+/// What is measured at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+struct Cell {
+    run: Ends,
+    in_flight: u32,
+    round: u32,
+    carrier: Carrier,
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { run, in_flight, round, carrier } = self;
+        write!(f, "{}, {in_flight} in flight, round {round}, {}", run.name(), carrier.name())
+    }
+}
 
 /// What the program says at its end.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
@@ -84,9 +126,8 @@ struct Answered {
 
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Sample {
-    carrier: Carrier,
-    in_flight: u32,
-    round: u32,
+    #[serde(flatten)]
+    cell: Cell,
     answered: Answered,
     per_second: f64,
     /// Microseconds of processor time a request: both ends.
@@ -103,40 +144,38 @@ struct Report<'a> {
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
-    PLACEMENT.check()?;
+    Placement::Pinned.check()?;
     let programs = [tools::NATS];
     tools::ensure(&programs)?;
     let target = Metadata::read(workspace)?.target_directory;
     let program = build_peer(workspace, &target, "bench-rpc")?;
     let folder = RunFolder::create(&target, "rpc")?;
     let machine = Machine::describe(workspace, &programs);
-
-    let [at] = free_addresses()?;
-    let words = ["--addr".to_owned(), at.ip().to_string(), "--port".to_owned(), at.port().to_string()];
     let broker_program = tools::NATS.path().context("nats-server is gone")?;
-    let mut broker = folder.serve("nats-server", PLACEMENT.client(), &broker_program, &words)?;
-    broker.listens(at)?;
 
-    let mut progress = Progress::of(args.in_flight.len() * Carrier::ALL.len() * args.rounds as usize);
+    let cells = Ends::ALL.len() * args.in_flight.len() * Carrier::ALL.len();
+    let mut progress = Progress::of(cells * args.rounds as usize);
     let mut samples = Vec::new();
-    for &in_flight in &args.in_flight {
-        for round in 1..=args.rounds {
-            for carrier in Carrier::ALL {
-                let call = [
-                    carrier.word().to_owned(),
-                    format!("--in-flight={in_flight}"),
-                    format!("--seconds={}", args.seconds),
-                    format!("--broker=nats://{at}"),
-                ];
-                let sample = measure(&folder, &program, &call, &broker, (carrier, in_flight, round))
-                    .with_context(|| format!("{}, {in_flight} in flight", carrier.name()))?;
-                progress.step(&format!(
-                    "{in_flight} in flight, round {round}, {}: {}/s, {:.2} us",
-                    carrier.name(),
-                    table::rate(sample.per_second),
-                    sample.sum()
-                ));
-                samples.push(sample);
+    for run in Ends::ALL {
+        let [at] = free_addresses()?;
+        let words = ["--addr".to_owned(), at.ip().to_string(), "--port".to_owned(), at.port().to_string()];
+        let mut broker = folder.serve("nats-server", run.placement().client(), &broker_program, &words)?;
+        broker.listens(at)?;
+        for &in_flight in &args.in_flight {
+            for round in 1..=args.rounds {
+                for carrier in Carrier::ALL {
+                    let cell = Cell { run, in_flight, round, carrier };
+                    let mut call = vec![
+                        carrier.word().to_owned(),
+                        format!("--in-flight={in_flight}"),
+                        format!("--seconds={}", args.seconds),
+                        format!("--broker=nats://{at}"),
+                    ];
+                    call.extend((run == Ends::Apart).then(|| "--apart".to_owned()));
+                    let sample = measure(&folder, &program, &call, &broker, cell).with_context(|| cell.to_string())?;
+                    progress.step(&format!("{cell}: {}/s, {:.2} us", table::rate(sample.per_second), sample.sum()));
+                    samples.push(sample);
+                }
             }
         }
     }
@@ -154,14 +193,8 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     report::write_json(&json, &Report { machine: &machine, samples: &samples, goals: &goals })
 }
 
-fn measure(
-    folder: &RunFolder,
-    program: &std::path::Path,
-    call: &[String],
-    broker: &Process,
-    (carrier, in_flight, round): (Carrier, u32, u32),
-) -> Result<Sample> {
-    let mut ends = folder.client("bench-rpc", PLACEMENT.servers(), program, call)?;
+fn measure(folder: &RunFolder, program: &Path, call: &[String], broker: &Process, cell: Cell) -> Result<Sample> {
+    let mut ends = folder.client("bench-rpc", cell.run.placement().servers(), program, call)?;
     ends.says("begin")?;
     let used = || -> Result<(f64, f64)> {
         Ok((accounting::processor_seconds(ends.id())?, accounting::processor_seconds(broker.id())?))
@@ -175,13 +208,11 @@ fn measure(
     let (ends_seconds, broker_seconds) = (after.0? - before.0, after.1 - before.1);
     let each = |seconds: f64| seconds * 1e6 / answered.requests as f64;
     Ok(Sample {
-        carrier,
-        in_flight,
-        round,
+        cell,
         answered,
         per_second: answered.requests as f64 / answered.seconds,
         ends: each(ends_seconds),
-        broker: (carrier == Carrier::Nats).then(|| each(broker_seconds)),
+        broker: (cell.carrier == Carrier::Nats).then(|| each(broker_seconds)),
         others: disturbance.by_others(ends_seconds + broker_seconds)?,
     })
 }
@@ -192,71 +223,67 @@ impl Sample {
     }
 }
 
-fn rounds(samples: &[Sample], carrier: Carrier, in_flight: u32, figure: impl Fn(&Sample) -> Option<f64>) -> Vec<f64> {
-    let fits = |sample: &&Sample| sample.carrier == carrier && sample.in_flight == in_flight;
+/// One carrier in one situation, and a figure of its rounds in their order.
+fn rounds(samples: &[Sample], (run, in_flight): (Ends, u32), carrier: Carrier, figure: Figure) -> Vec<f64> {
+    let fits = |sample: &&Sample| {
+        sample.cell.run == run && sample.cell.in_flight == in_flight && sample.cell.carrier == carrier
+    };
     samples.iter().filter(fits).filter_map(figure).collect()
 }
 
-const RATE: fn(&Sample) -> Option<f64> = |sample| Some(sample.per_second);
+type Figure = fn(&Sample) -> Option<f64>;
+const RATE: Figure = |sample| Some(sample.per_second);
 
 /// How many times as many requests a second ours answers.
-fn times(samples: &[Sample], in_flight: u32, other: Carrier) -> Option<Summary> {
-    let ours = rounds(samples, Carrier::Sdk, in_flight, RATE);
-    Summary::of_ratios(&ours, &rounds(samples, other, in_flight, RATE))
+fn times(samples: &[Sample], situation: (Ends, u32), other: Carrier) -> Option<Summary> {
+    let ours = rounds(samples, situation, Carrier::Sdk, RATE);
+    Summary::of_ratios(&ours, &rounds(samples, situation, other, RATE))
 }
 
 fn table_of(samples: &[Sample]) -> String {
-    let mut rows = vec![table::row([
-        "in flight",
-        "carrier",
-        "requests/s",
-        "ours is x this",
-        "CPU of both ends",
-        "of a broker",
-        "sum",
-    ])];
-    let mut situations: Vec<_> = samples.iter().map(|sample| sample.in_flight).collect();
+    let head =
+        ["ends", "in flight", "carrier", "requests/s", "ours is x this", "CPU of both ends", "of a broker", "sum"];
+    let mut rows = vec![table::row(head)];
+    let mut situations: Vec<_> = samples.iter().map(|sample| (sample.cell.run, sample.cell.in_flight)).collect();
     situations.dedup();
-    for in_flight in situations {
+    for situation in situations {
         for carrier in Carrier::ALL {
-            let of = |figure: fn(&Sample) -> Option<f64>| Summary::of(rounds(samples, carrier, in_flight, figure));
+            let of = |figure: Figure| Summary::of(rounds(samples, situation, carrier, figure));
             let dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
             rows.push(vec![
-                in_flight.to_string(),
+                situation.0.name().to_owned(),
+                situation.1.to_string(),
                 carrier.name().to_owned(),
                 dash(of(RATE).map(|rate| rate.spread(table::rate))),
-                dash(times(samples, in_flight, carrier).map(|ratio| ratio.alone(table::hundredths))),
+                dash(times(samples, situation, carrier).map(|ratio| ratio.alone(table::hundredths))),
                 dash(of(|sample| Some(sample.ends)).map(|us| us.spread(table::hundredths))),
-                dash(of(|sample| sample.broker).map(|us| us.spread(table::hundredths))),
+                dash(of(|sample| sample.broker).map(|us| us.alone(table::hundredths))),
                 dash(of(|sample| Some(sample.sum())).map(|us| us.alone(table::hundredths))),
             ]);
         }
     }
-    table::aligned(&rows, 2)
+    table::aligned(&rows, 3)
 }
 
 fn goals_of(samples: &[Sample]) -> Vec<Goal> {
-    let ours =
-        |in_flight, figure: fn(&Sample) -> Option<f64>| Summary::of(rounds(samples, Carrier::Sdk, in_flight, figure));
-    let goal = |what: &str, wanted, goal, stretch, reached, unit| Goal {
-        name: "P5",
-        what: what.to_owned(),
-        wanted,
-        goal,
-        stretch,
-        reached,
-        unit,
-    };
-    let (most, least) = (Wanted::AtMost, Wanted::AtLeast);
-    let all = vec![
-        goal("requests/s, 64 in flight", least, 300e3, None, ours(64, RATE), ""),
-        goal("requests/s, 1,024 in flight", least, 300e3, Some(1e6), ours(1024, RATE), ""),
-        goal("CPU a request, 64 in flight", most, 3.0, None, ours(64, |sample| Some(sample.ends)), " us"),
-        goal("requests/s, 64 in flight", least, 2.0, None, times(samples, 64, Carrier::Tarpc), " x tarpc"),
-        goal("requests/s, 64 in flight", least, 6.0, None, times(samples, 64, Carrier::Tonic), " x tonic"),
-        goal("requests/s, 64 in flight", least, 2.3, None, times(samples, 64, Carrier::Nats), " x NATS"),
-    ];
-    all.into_iter().filter(|goal| goal.reached.is_some()).collect()
+    let goals = Ends::ALL.into_iter().flat_map(|run| {
+        let ours = |in_flight, figure| Summary::of(rounds(samples, (run, in_flight), Carrier::Sdk, figure));
+        let beside = |other| times(samples, (run, 64), other);
+        let goal = |what: &str, wanted, goal, stretch, reached, unit| {
+            let what = format!("{what}, {}", run.name());
+            Goal { name: "P5", what, wanted, goal, stretch, reached, unit }
+        };
+        let (most, least) = (Wanted::AtMost, Wanted::AtLeast);
+        [
+            goal("requests/s, 64 in flight", least, 300e3, None, ours(64, RATE), ""),
+            goal("requests/s, 1,024 in flight", least, 300e3, Some(1e6), ours(1024, RATE), ""),
+            goal("CPU a request, 64 in flight", most, 3.0, None, ours(64, |sample| Some(sample.ends)), " us"),
+            goal("requests/s, 64 in flight", least, 2.0, None, beside(Carrier::Tarpc), " x tarpc"),
+            goal("requests/s, 64 in flight", least, 6.0, None, beside(Carrier::Tonic), " x tonic"),
+            goal("requests/s, 64 in flight", least, 2.3, None, beside(Carrier::Nats), " x NATS"),
+        ]
+    });
+    goals.filter(|goal| goal.reached.is_some()).collect()
 }
 
 #[cfg(test)]
@@ -264,8 +291,9 @@ mod tests {
     use super::*;
 
     fn sample(carrier: Carrier, per_second: f64, ends: f64, broker: Option<f64>) -> Sample {
+        let cell = Cell { run: Ends::Together, in_flight: 64, round: 1, carrier };
         let answered = Answered { requests: 1000, seconds: 1.0 };
-        Sample { carrier, in_flight: 64, round: 1, answered, per_second, ends, broker, others: 0.0 }
+        Sample { cell, answered, per_second, ends, broker, others: 0.0 }
     }
 
     #[test]
@@ -274,7 +302,7 @@ mod tests {
         let text = table_of(&samples);
         let line = text.lines().find(|line| line.contains("NATS")).expect("a line");
         let words = line.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert_eq!(words, "64 NATS core 128.0k (128.0k..128.0k) 2.50 3.90 (3.90..3.90) 4.60 (4.60..4.60) 8.50");
+        assert_eq!(words, "one thread 64 NATS core 128.0k (128.0k..128.0k) 2.50 3.90 (3.90..3.90) 4.60 8.50");
         let reached: Vec<_> = goals_of(&samples).iter().filter_map(|goal| Some(goal.reached?.median)).collect();
         assert_eq!(reached, [320e3, 2.9, 2.5]);
     }

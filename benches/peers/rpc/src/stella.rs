@@ -2,17 +2,17 @@
 //!
 //! There is no gateway here, only what a gateway and a service do with their link: a session, its driver, and a handle.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
 use microservice_sdk::{Microservice, endpoint, endpoints};
-use router_common::endpoint::EndpointId;
+use router_common::endpoint::{EndpointDescriptor, EndpointId};
 use router_common::frame::{Hello, PROTOCOL_VERSION, ReceiveLimits};
 use router_common::identity::{Identity, Incarnation, Instance, Version};
 use router_common::session::lease::Lease;
@@ -26,10 +26,9 @@ use transport_tcp::{TcpConnector, TcpListener};
 
 use crate::load::Load;
 
-/// A link without the SDK: the far end answers each request where it arrives.
-pub(crate) async fn link(load: Load) -> Result<()> {
-    let mut gateway = Gateway::start()?;
-    let connector = TcpConnector::new(&format!("tcp://{}", gateway.address))?;
+/// The far end of a link without the SDK: each request is answered where it arrives.
+pub(crate) async fn answer(load: Load, gateway: SocketAddr) -> Result<()> {
+    let connector = TcpConnector::new(&format!("tcp://{gateway}"))?;
     let link = connector.connect().await?;
     let lease = Lease::new(room(load));
     let hello = Hello {
@@ -53,22 +52,18 @@ pub(crate) async fn link(load: Load) -> Result<()> {
     let environment = Arc::new(SystemEnvironment);
     let session = Session::service(side, environment.now());
     let (driver, _service) = Driver::new(link, session, Echo, environment);
-    tokio::spawn(driver);
-    let (handle, lease) = gateway.routable().await?;
-    drive(load, handle, lease, None).await
+    let closed = driver.await;
+    bail!("the link ended: {}", closed.text)
 }
 
-/// The same link, served by the SDK.
-pub(crate) async fn sdk(load: Load) -> Result<()> {
-    let mut gateway = Gateway::start()?;
+/// The same with a service of the SDK.
+pub(crate) async fn answer_by_sdk(load: Load, gateway: SocketAddr) -> Result<()> {
     let service = Microservice::new("bench", "1.0.0")
         .endpoints(endpoints![echo])
         .lease(room(load))
-        .gateway(format!("tcp://{}", gateway.address));
-    let mut running = service.start()?;
-    running.ready().await?;
-    let (handle, lease) = gateway.routable().await?;
-    drive(load, handle, lease, EndpointId::new(1)).await
+        .gateway(format!("tcp://{gateway}"));
+    service.start()?.ended().await?;
+    Ok(())
 }
 
 #[endpoint(POST, "/echo")]
@@ -81,13 +76,16 @@ const fn room(load: Load) -> u32 {
     load.in_flight * 2 + 64
 }
 
-async fn drive(load: Load, handle: Handle, lease: Arc<Lease>, endpoint: Option<EndpointId>) -> Result<()> {
+/// The near end, a gateway's: it waits until the service is there.
+pub(crate) async fn ask(load: Load, listener: std::net::TcpListener) -> Result<()> {
+    let mut joined = accept(listener)?;
+    let Joined { handle, lease, endpoint } = joined.recv().await.context("nobody joined")?;
     load.drive(move |payload| {
         let (handle, lease) = (handle.clone(), Arc::clone(&lease));
         async move {
             let request = Request::post("/echo").body(Body::from(payload))?;
             let permit = Some(lease.try_acquire().context("no slot is free")?);
-            let call = Call { endpoint, permit, ..Call::default() };
+            let call = Call { endpoint: Some(endpoint), permit, ..Call::default() };
             let response = handle.call(request, call).await.map_err(|error| anyhow!("{error}"))?;
             Ok(response.into_body().collect().await?.to_bytes().len())
         }
@@ -99,7 +97,13 @@ async fn drive(load: Load, handle: Handle, lease: Arc<Lease>, endpoint: Option<E
 struct Echo;
 
 impl Application for Echo {
-    fn event(&mut self, _: ConnectionEvent, _: &Handle) {}
+    fn event(&mut self, event: ConnectionEvent, handle: &Handle) {
+        if let ConnectionEvent::Welcomed(_) = event {
+            let path = "/echo".parse().expect("a template");
+            let id = EndpointId::new(1).expect("not 0");
+            handle.register(1, vec![EndpointDescriptor::new(id, Method::POST, path)]).expect("one endpoint");
+        }
+    }
 
     fn request(&mut self, request: Request<Body>, responder: Responder) {
         let mut answer = responder.respond(Response::new(request.into_body()));
@@ -109,45 +113,42 @@ impl Application for Echo {
     }
 }
 
-/// What accepts the one service, and says when requests can go to it.
-struct Gateway {
-    address: SocketAddr,
-    joined: mpsc::Receiver<(Handle, Arc<Lease>)>,
+/// The one service, when requests can go to it.
+struct Joined {
+    handle: Handle,
+    lease: Arc<Lease>,
+    endpoint: EndpointId,
 }
 
-impl Gateway {
-    fn start() -> Result<Self> {
-        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-        let address = listener.local_addr();
-        let mut listener: BoxListener = Box::new(listener);
-        let (joins, joined) = mpsc::channel(1);
-        tokio::spawn(async move {
-            let environment = Arc::new(SystemEnvironment);
-            while let Ok(link) = listener.accept().await {
-                let side = GatewaySide {
-                    common: Common::default(),
-                    node: "bench".parse().expect("a name"),
-                    secrets: Secrets::none(),
-                    nonce: [7; 32],
-                    identity: Identity::Anonymous,
-                };
-                let session = Session::gateway(side, environment.now());
-                let desk = Desk { joins: joins.clone(), lease: None };
-                let (driver, _) = Driver::new(link, session, desk, environment.clone());
-                tokio::spawn(driver);
-            }
-        });
-        Ok(Self { address, joined })
-    }
-
-    async fn routable(&mut self) -> Result<(Handle, Arc<Lease>)> {
-        self.joined.recv().await.context("nobody joined")
-    }
+/// Accepts the service, and says when requests can go to it.
+fn accept(listener: std::net::TcpListener) -> Result<mpsc::Receiver<Joined>> {
+    let mut listener: BoxListener = Box::new(TcpListener::from_std(listener)?);
+    let (joins, joined) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let environment = Arc::new(SystemEnvironment);
+        while let Ok(link) = listener.accept().await {
+            let side = GatewaySide {
+                common: Common::default(),
+                node: "bench".parse().expect("a name"),
+                secrets: Secrets::none(),
+                nonce: [7; 32],
+                identity: Identity::Anonymous,
+            };
+            let session = Session::gateway(side, environment.now());
+            let desk = Desk { joins: joins.clone(), lease: None, endpoint: None, routable: false };
+            let (driver, _) = Driver::new(link, session, desk, environment.clone());
+            tokio::spawn(driver);
+        }
+    });
+    Ok(joined)
 }
 
+/// What is known of the service so far.
 struct Desk {
-    joins: mpsc::Sender<(Handle, Arc<Lease>)>,
+    joins: mpsc::Sender<Joined>,
     lease: Option<Arc<Lease>>,
+    endpoint: Option<EndpointId>,
+    routable: bool,
 }
 
 impl Application for Desk {
@@ -158,14 +159,16 @@ impl Application for Desk {
 
     fn event(&mut self, event: ConnectionEvent, handle: &Handle) {
         match event {
-            ConnectionEvent::Endpoints { revision, .. } => handle.endpoints_result(revision, Vec::new()),
-            ConnectionEvent::Routable => {
-                if let Some(lease) = &self.lease {
-                    // There is room for the one that is waited for.
-                    let _ = self.joins.try_send((handle.clone(), Arc::clone(lease)));
-                }
+            ConnectionEvent::Endpoints { revision, endpoints } => {
+                self.endpoint = endpoints.first().map(|endpoint| endpoint.id);
+                handle.endpoints_result(revision, Vec::new());
             }
-            _ => {}
+            ConnectionEvent::Routable => self.routable = true,
+            _ => return,
+        }
+        if let (true, Some(endpoint), Some(lease)) = (self.routable, self.endpoint, &self.lease) {
+            // There is room for the one that is waited for.
+            let _ = self.joins.try_send(Joined { handle: handle.clone(), lease: Arc::clone(lease), endpoint });
         }
     }
 

@@ -1,6 +1,6 @@
 //! tarpc over TCP with bincode, as its documentation shows it.
 
-use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 
 use anyhow::Result;
 use futures_util::StreamExt as _;
@@ -27,28 +27,33 @@ impl Echo for Server {
     }
 }
 
-pub(crate) async fn run(load: Load) -> Result<()> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let near = TcpStream::connect(listener.local_addr()?).await?;
-    let (far, _) = listener.accept().await?;
-    let room = load.in_flight as usize * 2;
-
-    let transport = serde_transport::new(framed(far)?, Bincode::default());
-    let channel = BaseChannel::new(server::Config { pending_response_buffer: room }, transport);
-    tokio::spawn(channel.execute(Server.serve()).for_each(|answer| async {
+pub(crate) async fn answer(load: Load, listener: std::net::TcpListener) -> Result<()> {
+    let (stream, _) = TcpListener::from_std(listener)?.accept().await?;
+    let transport = serde_transport::new(framed(stream)?, Bincode::default());
+    let channel = BaseChannel::new(server::Config { pending_response_buffer: room(load) }, transport);
+    let answered = channel.execute(Server.serve()).for_each(|answer| async {
         tokio::spawn(answer);
-    }));
+    });
+    answered.await;
+    Ok(())
+}
 
-    let transport = serde_transport::new(framed(near)?, Bincode::default());
+pub(crate) async fn ask(load: Load, to: SocketAddr) -> Result<()> {
+    let transport = serde_transport::new(framed(TcpStream::connect(to).await?)?, Bincode::default());
     let mut config = client::Config::default();
-    config.max_in_flight_requests = room;
-    config.pending_request_buffer = room;
+    config.max_in_flight_requests = room(load);
+    config.pending_request_buffer = room(load);
     let client = EchoClient::new(config, transport).spawn();
     load.drive(move |payload| {
         let client = client.clone();
         async move { Ok(client.echo(context::current(), ByteBuf::from(payload.to_vec())).await?.len()) }
     })
     .await
+}
+
+/// More than is ever in flight.
+const fn room(load: Load) -> usize {
+    load.in_flight as usize * 2
 }
 
 fn framed(stream: TcpStream) -> Result<Framed<TcpStream, LengthDelimitedCodec>> {

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
-use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -64,13 +64,14 @@ impl UnaryService<Payload> for Method {
     }
 }
 
-pub(crate) async fn run(load: Load) -> Result<()> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let address = listener.local_addr()?;
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+pub(crate) async fn answer(load: Load, listener: std::net::TcpListener) -> Result<()> {
+    let incoming = TcpIncoming::from(TcpListener::from_std(listener)?).with_nodelay(Some(true));
     let server = Server::builder().max_concurrent_streams(load.in_flight * 2).add_service(Echo);
-    tokio::spawn(server.serve_with_incoming(incoming));
-    let channel = Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true).connect().await?;
+    Ok(server.serve_with_incoming(incoming).await?)
+}
+
+pub(crate) async fn ask(load: Load, to: SocketAddr) -> Result<()> {
+    let channel = Endpoint::from_shared(format!("http://{to}"))?.tcp_nodelay(true).connect().await?;
     let client = tonic::client::Grpc::new(channel);
     load.drive(move |octets| {
         let mut client = client.clone();
