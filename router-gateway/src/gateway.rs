@@ -454,8 +454,8 @@ impl Node {
             environment: Arc::clone(&self.environment),
         };
         let stack = ServiceBuilder::new()
-            .layer(PolicyLayer(Identify::new(Arc::clone(&context.request_ids), Arc::clone(&self.environment))))
-            .layer(PolicyLayer(Message::new(Arc::clone(&context))))
+            .layer(PolicyLayer::new(Identify::new(Arc::clone(&context.request_ids), Arc::clone(&self.environment))))
+            .layer(PolicyLayer::new(Message::new(Arc::clone(&context))))
             .service(pages.service());
         let edge = Edge {
             context,

@@ -30,13 +30,13 @@ pub(crate) fn stack(
 + 'static {
     ServiceBuilder::new()
         // First, so that every answer has the id, and refusals from anywhere below get their document.
-        .layer(PolicyLayer(Identify::new(Arc::clone(&edge.request_ids), Arc::clone(environment))))
+        .layer(PolicyLayer::new(Identify::new(Arc::clone(&edge.request_ids), Arc::clone(environment))))
         // Below the id, to write it; above all else, to see every outcome.
-        .layer(PolicyLayer(AccessLog::new(Arc::clone(environment))))
+        .layer(PolicyLayer::new(AccessLog::new(Arc::clone(environment))))
         // What is no correct HTTP goes no further.
-        .layer(PolicyLayer(Message::new(Arc::clone(edge))))
+        .layer(PolicyLayer::new(Message::new(Arc::clone(edge))))
         // What ends at this hop ends here, in both directions.
-        .layer(PolicyLayer(Intermediary::new(node, trusted)))
+        .layer(PolicyLayer::new(Intermediary::new(node, trusted)))
         .service(service_fn(move |request| {
             let dispatch = dispatch.clone();
             // Boxed, so that the layers above hand on a pointer.

@@ -1,5 +1,6 @@
 //! One client connection: detects the protocol, serves its requests, ends it when it is idle or told to stop.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -52,7 +53,8 @@ pub(super) async fn serve<IO, S>(
     };
     // A client that says nothing, or half a preface, gets no answer: there is no request to answer.
     let Ok(Ok(Some(protocol))) = protocol else { return };
-    let requests = Requests { stack, connection: Arc::clone(&connection), context: Arc::clone(&context) };
+    let requests =
+        Requests { stack: RefCell::new(stack), connection: Arc::clone(&connection), context: Arc::clone(&context) };
     let io = TokioIo::new(io);
     let idle = Idle::new(context.settings.keep_alive_timeout);
     let outcome = match protocol {
@@ -195,14 +197,15 @@ where
 
 /// The HTTP library's service: turns its requests into the house's and hands them to the stack.
 struct Requests<S> {
-    stack: S,
+    /// Called one at a time, by the connection's task alone; a copy a request would count references up and down.
+    stack: RefCell<S>,
     connection: Arc<ClientConnection>,
     context: Arc<EdgeContext>,
 }
 
 impl<S> hyper::service::Service<Request<Incoming>> for Requests<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
     type Response = Response<ResponseBody>;
     type Error = Infallible;
@@ -231,7 +234,7 @@ where
             waits_for_continue,
         });
         // The stack's services are always ready: their bounds answer 503, they do not make the connection wait.
-        Answer { answer: self.stack.clone().call(request), open: Some(open) }
+        Answer { answer: self.stack.borrow_mut().call(request), open: Some(open) }
     }
 }
 

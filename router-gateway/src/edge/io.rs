@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes};
 use router_common::problem::{Problem, ProblemCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Duration, Instant, Sleep, sleep_until};
@@ -28,6 +28,9 @@ const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const LINGER: Duration = Duration::from_secs(1);
 /// How much is read meanwhile, in bytes.
 const LINGER_BYTES: usize = 256 * 1024;
+
+/// Pieces that are no longer together are copied into one, in bytes: writing several costs the kernel more than that.
+const FLAT: usize = 1024;
 
 /// Which HTTP a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -254,8 +257,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for EdgeIo<IO> {
             return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
         }
         let io = Pin::new(&mut this.io);
+        let length: usize = bufs.iter().map(|buf| buf.len()).sum();
         let outcome = match bufs {
             [one] => io.poll_write(cx, one),
+            _ if length <= FLAT => {
+                let mut flat = [0; FLAT];
+                let mut rest = &mut flat[..];
+                for buf in bufs {
+                    rest.put_slice(buf);
+                }
+                io.poll_write(cx, &flat[..length])
+            }
             several => io.poll_write_vectored(cx, several),
         };
         this.poll_stalled(cx, outcome)

@@ -13,7 +13,6 @@ use super::Policy;
 use crate::edge::Arrival;
 use crate::respond;
 
-#[derive(Clone)]
 pub struct AccessLog(Arc<dyn Environment>);
 
 impl AccessLog {

@@ -13,7 +13,6 @@ use crate::request_id::RequestIds;
 use crate::respond::{self, X_REQUEST_ID};
 
 /// Keeps a well-formed `x-request-id`, else makes one; sets it on request and response.
-#[derive(Clone)]
 pub struct Identify {
     ids: Arc<RequestIds>,
     environment: Arc<dyn Environment>,

@@ -1,7 +1,5 @@
 //! Intermediary: what HTTP asks of whoever stands between client and service, in both directions (SPEC 12).
 
-use std::sync::Arc;
-
 use http::header::EXPECT;
 use http::{Method, Request, Response, StatusCode, Version};
 use router_common::problem::{Problem, ProblemCode};
@@ -16,11 +14,8 @@ use crate::respond;
 const ROUTER_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// Takes off what ends at this hop, says that this hop was passed, and who came.
-#[derive(Debug, Clone)]
-pub struct Intermediary(Arc<Inner>);
-
 #[derive(Debug)]
-struct Inner {
+pub struct Intermediary {
     via: Via,
     trusted: TrustedProxies,
 }
@@ -29,7 +24,7 @@ impl Intermediary {
     /// `pseudonym` names this node in `Via`.
     #[must_use]
     pub fn new(pseudonym: &str, trusted: TrustedProxies) -> Self {
-        Self(Arc::new(Inner { via: Via::new(pseudonym), trusted }))
+        Self { via: Via::new(pseudonym), trusted }
     }
 }
 
@@ -55,10 +50,10 @@ impl Policy for Intermediary {
         http_semantics::strip_hop_by_hop(headers);
         // Met here: the body is read when the request goes on, and that makes the HTTP library say 100.
         headers.remove(EXPECT);
-        self.0.via.append(version, headers);
+        self.via.append(version, headers);
         if let Some(sender) = sender {
             sender.set_host(headers);
-            let client = http_semantics::forwarded(headers, &sender, &self.0.trusted);
+            let client = http_semantics::forwarded(headers, &sender, &self.trusted);
             if let Some(arrival) = request.extensions_mut().get_mut::<Arrival>() {
                 arrival.client = client;
             }
@@ -74,7 +69,7 @@ impl Policy for Intermediary {
         }
         let headers = response.headers_mut();
         http_semantics::strip_hop_by_hop(headers);
-        self.0.via.append(version, headers);
+        self.via.append(version, headers);
         if matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
             // RFC 9110 6.4.1: these end with their head, whatever a service gave.
             *response.body_mut() = Body::empty();

@@ -12,7 +12,7 @@ use crate::edge::{Arrival, EdgeContext};
 use crate::{http_semantics, respond};
 
 /// Checks framing, target, host, expectations and sizes; what it lets pass has an origin-form target and a known host.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Message {
     edge: Arc<EdgeContext>,
 }

@@ -11,6 +11,7 @@ mod message;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::{Request, Response};
@@ -23,7 +24,7 @@ pub use intermediary::Intermediary;
 pub use message::Message;
 
 /// One middleware: something before, something after.
-pub trait Policy: Clone {
+pub trait Policy {
     /// What is remembered from the request for its response.
     type Kept;
 
@@ -39,22 +40,34 @@ pub trait Policy: Clone {
 }
 
 /// Makes a tower layer of a [`Policy`].
-#[derive(Debug, Clone)]
-pub struct PolicyLayer<P>(pub P);
+#[derive(Debug)]
+pub struct PolicyLayer<P>(Arc<P>);
 
-impl<P: Clone, S> Layer<S> for PolicyLayer<P> {
+impl<P> PolicyLayer<P> {
+    pub fn new(policy: P) -> Self {
+        Self(Arc::new(policy))
+    }
+}
+
+impl<P, S> Layer<S> for PolicyLayer<P> {
     type Service = Governed<P, S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Governed { policy: self.0.clone(), inner }
+        Governed { policy: Arc::clone(&self.0), inner }
     }
 }
 
 /// A service under a [`Policy`].
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Governed<P, S> {
-    policy: P,
+    policy: Arc<P>,
     inner: S,
+}
+
+impl<P, S: Clone> Clone for Governed<P, S> {
+    fn clone(&self) -> Self {
+        Self { policy: Arc::clone(&self.policy), inner: self.inner.clone() }
+    }
 }
 
 impl<P, S> Service<Request<Body>> for Governed<P, S>
@@ -74,7 +87,7 @@ where
         match self.policy.before(&mut request) {
             Ok(kept) => GovernedFuture::Running {
                 inner: self.inner.call(request),
-                policy: self.policy.clone(),
+                policy: Arc::clone(&self.policy),
                 kept: Some(kept),
             },
             Err(refusal) => GovernedFuture::Refused { response: Some(Box::new(refusal)) },
@@ -88,7 +101,7 @@ pin_project_lite::pin_project! {
     #[derive(Debug)]
     pub enum GovernedFuture<P: Policy, F> {
         /// The request went on.
-        Running { #[pin] inner: F, policy: P, kept: Option<P::Kept> },
+        Running { #[pin] inner: F, policy: Arc<P>, kept: Option<P::Kept> },
         /// It did not.
         Refused { response: Option<Box<Response<Body>>> },
     }

@@ -66,9 +66,9 @@ where
         request_ids: Arc::new(RequestIds::new(&*environment)),
     });
     let stack = ServiceBuilder::new()
-        .layer(PolicyLayer(Identify::new(Arc::clone(&context.request_ids), Arc::clone(&environment))))
-        .layer(PolicyLayer(Message::new(Arc::clone(&context))))
-        .layer(PolicyLayer(Intermediary::new("gw-1", TrustedProxies::default())))
+        .layer(PolicyLayer::new(Identify::new(Arc::clone(&context.request_ids), Arc::clone(&environment))))
+        .layer(PolicyLayer::new(Message::new(Arc::clone(&context))))
+        .layer(PolicyLayer::new(Intermediary::new("gw-1", TrustedProxies::default())))
         .service(service);
     let (stop, tasks) = (Stop::new(), TaskTracker::new());
     let edge = Edge {
