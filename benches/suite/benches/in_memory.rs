@@ -1,29 +1,10 @@
 //! What a request costs in one process: a service alone, a call from service to service, and a whole HTTP request.
 
+use bench_suite::calls::{request, runtime, service};
 use criterion::{Criterion, criterion_group, criterion_main};
+use microservice_sdk::Microservice;
 use microservice_sdk::testing::TestGateway;
-use microservice_sdk::{Body, Microservice, Path, Request, endpoint, endpoints};
-use tokio::runtime::Runtime;
 use tower::{Service as _, ServiceExt as _};
-
-#[endpoint(GET, "/hello/{number}")]
-async fn hello(Path(number): Path<u64>) -> &'static str {
-    let _ = number;
-    "Hello, World!"
-}
-
-fn service() -> Microservice {
-    Microservice::new("bench", "1.0.0").endpoints(endpoints![hello])
-}
-
-fn request() -> Request {
-    http::Request::get("/hello/7").body(Body::empty()).expect("a request")
-}
-
-/// A runtime of one thread: nothing here waits for the outside.
-fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
-}
 
 fn in_memory(criterion: &mut Criterion) {
     let runtime = runtime();

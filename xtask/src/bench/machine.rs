@@ -29,7 +29,7 @@ impl Machine {
     pub(super) fn describe(workspace: &Workspace, tools: &[Tool]) -> Self {
         let mut versions: BTreeMap<_, _> =
             tools.iter().map(|tool| (tool.program, tool.version().unwrap_or_else(|| "unknown".to_owned()))).collect();
-        versions.insert("rustc", first_line(Command::new("rustc").arg("--version")));
+        versions.insert("rustc", rustc());
         let file = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let kibibytes =
             field(&file("/proc/meminfo"), "MemTotal").and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
@@ -53,6 +53,11 @@ impl fmt::Display for Machine {
         let versions: Vec<String> = self.versions.values().map(|version| shortened(version)).collect();
         write!(f, "commit {commit}; {}", versions.join("; "))
     }
+}
+
+/// The compiler and its version.
+pub(super) fn rustc() -> String {
+    first_line(Command::new("rustc").arg("--version"))
 }
 
 /// How many cores this process may use.

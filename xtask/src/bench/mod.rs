@@ -8,6 +8,7 @@ mod accounting;
 mod compare;
 mod criterion;
 mod goals;
+mod guard;
 mod idle;
 mod launch;
 mod load;
@@ -45,6 +46,8 @@ enum Tool {
     Idle(idle::Args),
     /// Request and reply over one connection: our link beside tarpc, tonic and NATS.
     Rpc(rpc::Args),
+    /// Instruction counts of single functions, beside the recorded ones: tells what grew.
+    Guard(guard::Args),
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
@@ -54,5 +57,6 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         Some(Tool::Stream(args)) => stream::run(workspace, args),
         Some(Tool::Idle(args)) => idle::run(workspace, args),
         Some(Tool::Rpc(args)) => rpc::run(workspace, args),
+        Some(Tool::Guard(args)) => guard::run(workspace, args),
     }
 }

@@ -19,6 +19,7 @@ pub(super) const WRK: Tool = Tool { program: "wrk", package: "wrk", version: &["
 pub(super) const H2LOAD: Tool = Tool { program: "h2load", package: "nghttp2-client", version: &["--version"] };
 pub(super) const NGINX: Tool = Tool { program: "nginx", package: "nginx", version: &["-v"] };
 pub(super) const HAPROXY: Tool = Tool { program: "haproxy", package: "haproxy", version: &["-v"] };
+pub(super) const VALGRIND: Tool = Tool { program: "valgrind", package: "valgrind", version: &["--version"] };
 pub(super) const NATS: Tool = Tool { program: "nats-server", package: "nats-server", version: &["--version"] };
 
 /// Of util-linux, which no Debian is without.
