@@ -96,7 +96,8 @@ pub(super) fn memory(root: u32) -> Result<Memory> {
             fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("process {pid} is gone"))?;
         let bytes = |name| kibibytes(&status, name).map(|kibibytes| kibibytes * 1024);
         let one = || Some((bytes("VmRSS")?, bytes("VmHWM")?, bytes("RssAnon")?));
-        let (resident, peak, anonymous) = one().with_context(|| format!("process {pid} tells no memory"))?;
+        let (resident, peak, anonymous) =
+            one().with_context(|| format!("process {pid} tells no memory: it has ended"))?;
         sum.resident += resident;
         sum.peak += peak;
         sum.anonymous += anonymous;

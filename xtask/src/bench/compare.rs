@@ -365,7 +365,7 @@ fn goals_of(samples: &[Sample], steady: &[SteadySample]) -> Vec<Goal> {
     };
     let at_most = |name, connections: u32, what: &str, goal, stretch, figure| Goal {
         name,
-        what: format!("{what}, {connections} connections"),
+        what: format!("{what}, {connections} connection{}", if connections == 1 { "" } else { "s" }),
         wanted: Wanted::AtMost,
         goal,
         stretch,
