@@ -39,6 +39,10 @@ impl Workspace {
     {
         let mut step = Step { command: Command::new(&self.cargo), shown: "cargo".to_owned() };
         step.command.current_dir(&self.root).stdin(Stdio::null());
+        // What cargo told this program of itself would have some build scripts run anew.
+        for (name, _) in env::vars_os().filter(|(name, _)| is_of_this_package(&name.to_string_lossy())) {
+            step.command.env_remove(name);
+        }
         for arg in args {
             step.shown.push(' ');
             step.shown.push_str(&arg.as_ref().to_string_lossy());
@@ -148,6 +152,11 @@ pub(crate) fn seconds(duration: Duration) -> String {
     format!("{:.1}s", duration.as_secs_f64())
 }
 
+/// Whether cargo sets this variable to tell a program which package it is.
+fn is_of_this_package(variable: &str) -> bool {
+    variable.starts_with("CARGO_PKG_") || variable.starts_with("CARGO_MANIFEST_")
+}
+
 /// Removes terminal escape sequences of the form `ESC [ ... letter`.
 fn without_colours(line: &str) -> String {
     let mut plain = String::with_capacity(line.len());
@@ -170,7 +179,13 @@ fn without_colours(line: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::without_colours;
+    use super::{is_of_this_package, without_colours};
+
+    #[test]
+    fn what_names_this_package_is_not_handed_on() {
+        assert!(is_of_this_package("CARGO_MANIFEST_DIR") && is_of_this_package("CARGO_PKG_NAME"));
+        assert!(!is_of_this_package("CARGO_TARGET_DIR") && !is_of_this_package("CARGO_HOME"));
+    }
 
     #[test]
     fn colours_are_removed_and_nothing_else() {

@@ -26,7 +26,7 @@ pub(crate) struct Args {
     connections: u32,
 
     /// Instances that register, each with 100 endpoints.
-    #[arg(long, value_name = "N", default_value = "50", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value = "200", value_parser = clap::value_parser!(u32).range(1..))]
     instances: u32,
 
     /// Where the figures go. [default: bench/idle.json in the target folder]
@@ -86,13 +86,14 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let registered = {
         let lease = Some(args.connections as usize * 2);
         let stand = Stand::start(&folder, &built, PLACEMENT, ServiceOptions { lease })?;
+        // First, because what an allocator gives back late after a burst would hide what so few instances need.
+        let registered = register(&folder, &stand, args.instances)?;
+        progress.step(&format!("{} bytes an instance", table::grouped(registered.further)));
         for peer in Peer::PROXIES {
             let one = hold(&folder, &built, &stand, peer, args.connections).with_context(|| peer.name())?;
             progress.step(&format!("{}: {} bytes an idle connection", peer.name(), table::grouped(one.idle_proxy)));
             held.push(one);
         }
-        let registered = register(&folder, &stand, args.instances)?;
-        progress.step(&format!("{} bytes an instance", table::grouped(registered.further)));
         registered
     };
 

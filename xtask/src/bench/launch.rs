@@ -73,7 +73,7 @@ impl RunFolder {
         }
         command.arg(program).current_dir(&self.path).stdin(Stdio::null());
         // What this program's caller set is not part of the measurement.
-        command.env_remove("RUST_LOG");
+        command.env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
         command
     }
 

@@ -16,7 +16,6 @@ use std::thread;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
-use tokio::sync::oneshot;
 
 use crate::load::Load;
 
@@ -58,13 +57,12 @@ fn main() -> Result<()> {
     let address = listener.local_addr()?;
     let listens_far = matches!(peer, Peer::Tarpc | Peer::Tonic);
     let (far_listener, near_listener) = if listens_far { (Some(listener), None) } else { (None, Some(listener)) };
-    let (ready, is_ready) = oneshot::channel();
 
     let far_broker = broker.clone();
     let far = async move || match (peer, far_listener) {
         (Peer::Tarpc, Some(listener)) => tarpc_peer::answer(load, listener).await,
         (Peer::Tonic, Some(listener)) => tonic_peer::answer(load, listener).await,
-        (Peer::Nats, _) => nats::answer(&far_broker, ready).await,
+        (Peer::Nats, _) => nats::answer(&far_broker).await,
         (Peer::Sdk, _) => stella::answer_by_sdk(load, address).await,
         (_, _) => stella::answer(load, address).await,
     };
@@ -72,7 +70,7 @@ fn main() -> Result<()> {
         (Peer::Tarpc, _) => tarpc_peer::ask(load, address).await,
         (Peer::Tonic, _) => tonic_peer::ask(load, address).await,
         (Peer::Link | Peer::Sdk, Some(listener)) => stella::ask(load, listener).await,
-        (_, _) => nats::ask(load, &broker, is_ready).await,
+        (_, _) => nats::ask(load, &broker).await,
     };
 
     if apart {

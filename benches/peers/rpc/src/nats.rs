@@ -1,21 +1,21 @@
 //! NATS core: a subscriber that answers and a client that asks, each with a connection of its own to one broker.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context as _, Result};
 use async_nats::Client;
 use futures_util::StreamExt as _;
-use tokio::sync::oneshot;
 
 use crate::load::Load;
 
 const SUBJECT: &str = "bench.echo";
 
-pub(crate) async fn answer(broker: &str, ready: oneshot::Sender<()>) -> Result<()> {
+/// Longest wait for the broker to know the subscription.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(crate) async fn answer(broker: &str) -> Result<()> {
     let client = connect(broker).await?;
     let mut requests = client.subscribe(SUBJECT).await?;
-    // The subscription is known to the broker when this comes back.
-    client.flush().await?;
-    // Whoever waits for it may have failed, and says so itself.
-    let _ = ready.send(());
     while let Some(request) = requests.next().await {
         if let Some(reply) = request.reply {
             client.publish(reply, request.payload).await?;
@@ -24,9 +24,15 @@ pub(crate) async fn answer(broker: &str, ready: oneshot::Sender<()>) -> Result<(
     Ok(())
 }
 
-pub(crate) async fn ask(load: Load, broker: &str, ready: oneshot::Receiver<()>) -> Result<()> {
+pub(crate) async fn ask(load: Load, broker: &str) -> Result<()> {
     let client = connect(broker).await?;
-    ready.await.context("the far end is gone")?;
+    let until = Instant::now() + PATIENCE;
+    while let Err(error) = client.request(SUBJECT, "is anybody there?".into()).await {
+        if Instant::now() > until {
+            return Err(error).context("the far end is not there");
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     load.drive(move |payload| {
         let client = client.clone();
         async move { Ok(client.request(SUBJECT, payload).await?.payload.len()) }
