@@ -59,11 +59,11 @@ pub(super) async fn serve<IO, S>(
     let idle = Idle::new(context.settings.keep_alive_timeout);
     let outcome = match protocol {
         Protocol::Http1 => {
-            let http = http1_builder(&context).serve_connection(io, requests);
+            let http = Box::pin(http1_builder(&context).serve_connection(io, requests));
             drive(http, |http| http.graceful_shutdown(), &connection, stop, idle).await
         }
         Protocol::Http2 => {
-            let http = http2_builder(&context, tasks).serve_connection(io, requests);
+            let http = Box::pin(http2_builder(&context, tasks).serve_connection(io, requests));
             drive(http, |http| http.graceful_shutdown(), &connection, stop, idle).await
         }
     };
@@ -72,9 +72,10 @@ pub(super) async fn serve<IO, S>(
     }
 }
 
-/// Polls a connection, and beside it what stops it and what is left of its bodies.
+/// Polls a connection, and beside it what stops it and what is left of its bodies. The connection is boxed, so that one
+/// that is idle holds no room for what it might have been.
 async fn drive<C, G>(
-    http: C,
+    mut http: Pin<Box<C>>,
     mut stop_http: G,
     connection: &ClientConnection,
     stop: Stop,
@@ -84,7 +85,6 @@ where
     C: Future<Output = Result<(), hyper::Error>>,
     G: FnMut(Pin<&mut C>),
 {
-    let mut http = pin!(http);
     let mut requested = pin!(stop.requested());
     let mut registered = false;
     let mut stopping = false;
