@@ -74,7 +74,8 @@ async fn octets(Path(n): Path<u64>) -> Response {
 /// What came in goes out, while it comes in; trailers too.
 #[endpoint(POST, "/echo", streaming)]
 async fn echo(mut headers: HeaderMap, body: Body) -> Response {
-    let kept = [header::CONTENT_TYPE, header::CONTENT_LENGTH];
+    // Over HTTP/1.1 trailers reach a client only if they were announced.
+    let kept = [header::CONTENT_TYPE, header::CONTENT_LENGTH, header::TRAILER];
     let kept = kept.into_iter().filter_map(|name| headers.remove(&name).map(|value| (name, value)));
     let kept: HeaderMap = kept.collect();
     (kept, body).into_response()
@@ -185,6 +186,12 @@ mod tests {
         let (headers, body) = ask(Method::POST, "/echo", "some text".into()).await;
         assert_eq!((&headers["content-type"], &body[..]), (&HeaderValue::from_static("text/x"), &b"some text"[..]));
         assert_eq!(ask(Method::POST, "/sink", vec![0; 100_000].into()).await.1, "100000");
+    }
+
+    #[tokio::test]
+    async fn trailers_are_announced_as_they_came() {
+        let headers = HeaderMap::from_iter([(header::TRAILER, HeaderValue::from_static("x-sum"))]);
+        assert_eq!(echo(headers, Body::empty()).await.headers()["trailer"], "x-sum");
     }
 
     #[tokio::test]
