@@ -69,10 +69,19 @@ fn main() -> ExitCode {
             Err(code) => code,
         },
         Command::Check { file, overrides } => match read(Some(file.clone()), overrides) {
-            Ok(_) => {
-                println!("{}: ok", file.display());
-                ExitCode::SUCCESS
-            }
+            Ok(settings) => match settings::check_secrets(&settings.transports) {
+                Err(error) if error.is_of_the_configuration() => {
+                    eprintln!("error: {error}");
+                    ExitCode::from(USAGE)
+                }
+                checked => {
+                    if let Err(error) = checked {
+                        eprintln!("warning: on this machine, {error}");
+                    }
+                    println!("{}: ok", file.display());
+                    ExitCode::SUCCESS
+                }
+            },
             Err(code) => code,
         },
         Command::Schema { of } => {
@@ -105,6 +114,10 @@ fn read(file: Option<PathBuf>, overrides: Vec<String>) -> Result<Settings, ExitC
 
 fn serve(settings: &Settings) -> ExitCode {
     log_to_standard_error(&settings.log);
+    if let Err(error) = settings::check_secrets(&settings.transports) {
+        tracing::error!("{error}");
+        return ExitCode::from(USAGE);
+    }
     match run(settings) {
         Ok(code) => code,
         Err(error) => {

@@ -45,6 +45,19 @@ pub enum TransportError {
     Listen { transport: &'static str, source: LinkError },
 }
 
+impl TransportError {
+    /// Whether the configuration itself is at fault, wherever it is used: a secret in it could be guessed. One that is
+    /// kept elsewhere may be missing on this machine alone.
+    #[must_use]
+    pub const fn is_of_the_configuration(&self) -> bool {
+        !matches!(
+            self,
+            Self::Secret { source: SecretError::NoVariable { .. } | SecretError::File { .. }, .. }
+                | Self::Listen { .. }
+        )
+    }
+}
+
 /// Where services come in, and what they must prove.
 pub struct ServiceListener {
     pub listener: BoxListener,
@@ -72,6 +85,17 @@ pub fn listen(transports: &Transports) -> Result<Vec<ServiceListener>, Transport
     Ok(listeners)
 }
 
+/// Reads all secrets that the configuration names, and opens nothing.
+///
+/// # Errors
+/// [`TransportError`] for the first that is missing or too short.
+pub fn check_secrets(transports: &Transports) -> Result<(), TransportError> {
+    match &transports.tcp {
+        Some(tcp) => secrets("tcp", tcp.shared_secret.as_ref()).map(drop),
+        None => Ok(()),
+    }
+}
+
 fn secrets(transport: &'static str, configured: Option<&SharedSecrets>) -> Result<Secrets, TransportError> {
     let Some(configured) = configured else { return Ok(Secrets::none()) };
     let resolved = configured.resolve().map_err(|source| TransportError::Secret { transport, source })?;
@@ -83,4 +107,31 @@ fn secrets(transport: &'static str, configured: Option<&SharedSecrets>) -> Resul
             Ok((id, secret))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(secret: &str) -> Result<(), (bool, String)> {
+        let shared_secret = Some(SharedSecrets::sole(secret.into()));
+        let tcp = Some(TcpListenerSettings { shared_secret, ..TcpListenerSettings::default() });
+        check_secrets(&Transports { tcp, ..Transports::default() })
+            .map_err(|error| (error.is_of_the_configuration(), error.to_string()))
+    }
+
+    #[test]
+    fn a_secret_that_is_too_short_is_found_without_serving_and_never_shown() {
+        let (of_the_configuration, text) = check("hunter2").unwrap_err();
+        assert!(of_the_configuration, "{text}");
+        assert!(text.starts_with("transports.tcp.shared_secret: ") && !text.contains("hunter2"), "{text}");
+        assert_eq!(check("a literal of at least thirty-two bytes"), Ok(()));
+    }
+
+    #[test]
+    fn a_secret_that_is_kept_elsewhere_may_be_missing_here() {
+        let (of_the_configuration, text) = check("env:NO_SUCH_VARIABLE_HERE").unwrap_err();
+        assert!(!of_the_configuration, "{text}");
+        assert!(text.contains("NO_SUCH_VARIABLE_HERE"), "{text}");
+    }
 }
