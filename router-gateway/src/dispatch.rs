@@ -290,7 +290,12 @@ impl Inner {
     /// One decision, with its slot taken. No await: the snapshot is let go at the end.
     fn choose(&self, request: &Request<Body>, method: &Method, tries: &Tries) -> Result<Chosen, Rejection> {
         let path = RequestPath::parse(request.uri().path()).map_err(Problem::from)?;
-        let version = request.headers().get(&self.settings.version_header);
+        let mut versions = request.headers().get_all(&self.settings.version_header).iter();
+        let version = versions.next();
+        if versions.next().is_some() {
+            let detail = "The request names a version more than once.";
+            return Err(Problem::new(ProblemCode::InvalidVersion).detail(detail).into());
+        }
         let facts = RequestFacts {
             method,
             path: &path,

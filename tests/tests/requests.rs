@@ -40,6 +40,12 @@ async fn a_version_is_selected_by_its_header_and_by_nothing_else(transport: Tran
         let answer = client.get_with("/orders/7", "x-service-version", bad).await;
         assert_eq!((answer.status, answer.problem().as_str()), (StatusCode::BAD_REQUEST, "invalid_version"), "`{bad}`");
     }
+    // Two lines: which one is meant is not guessed.
+    let mut twice = client.request(Method::GET, "/orders/7");
+    for version in ["1.0.0", "2.0.0"] {
+        twice.headers_mut().append("x-service-version", version.parse().unwrap());
+    }
+    assert_eq!(client.ask(twice).await.problem(), "invalid_version");
 }
 
 async fn what_is_not_there_is_told_from_what_is_asked_wrongly(transport: Transport) {
