@@ -43,6 +43,31 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Removes from a trailer section what may not stand there: what ends at this hop, and fields by which a message is
+/// framed, routed, authorized or read, which a recipient that merges trailers into the head would be deceived by
+/// (RFC 9110 6.5.1).
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    strip_hop_by_hop(trailers);
+    for name in NO_TRAILERS {
+        trailers.remove(name);
+    }
+}
+
+const NO_TRAILERS: [HeaderName; 12] = [
+    header::AUTHORIZATION,
+    header::CACHE_CONTROL,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::COOKIE,
+    header::EXPECT,
+    header::HOST,
+    header::MAX_FORWARDS,
+    header::SET_COOKIE,
+    header::TRAILER,
+];
+
 /// Fields that never travel beyond one hop, whatever `Connection` says.
 #[must_use]
 pub fn is_hop_by_hop(name: &HeaderName) -> bool {
@@ -496,6 +521,21 @@ mod tests {
             strip_hop_by_hop(&mut given_headers);
             assert_eq!(names(&given_headers), *left, "{given:?}");
         }
+    }
+
+    #[test]
+    fn trailers_neither_frame_nor_route_nor_authorize_rfc_9110_6_5_1() {
+        let mut trailers = headers(&[
+            ("content-length", "99"),
+            ("transfer-encoding", "chunked"),
+            ("host", "b"),
+            ("authorization", "Bearer x"),
+            ("x-stella-claims", "root"),
+            ("x-sum", "1"),
+            ("grpc-status", "0"),
+        ]);
+        strip_trailers(&mut trailers);
+        assert_eq!(names(&trailers), ["grpc-status", "x-sum"]);
     }
 
     #[test]

@@ -146,7 +146,10 @@ impl RequestBody {
 
     fn fail(&mut self, failure: UploadFailure) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(open) = &self.open {
-            open.connection().leave_unread();
+            match self.discardable {
+                true => open.connection().give_up(),
+                false => open.connection().leave_unread(),
+            }
         }
         self.incoming = None;
         self.stalled = None;
@@ -173,7 +176,7 @@ impl http_body::Body for RequestBody {
                     Err(trailers) => {
                         // What cannot cross a hop is no reason to fail the message: it is left out.
                         let mut trailers = trailers.into_trailers().unwrap_or_default();
-                        http_semantics::strip_hop_by_hop(&mut trailers);
+                        http_semantics::strip_trailers(&mut trailers);
                         Poll::Ready(Some(Ok(Frame::trailers(trailers))))
                     }
                 }
@@ -214,7 +217,7 @@ impl Drop for RequestBody {
             let connection = Arc::clone(open.connection());
             connection.leave(incoming, open);
         } else if self.discardable {
-            open.connection().leave_unread();
+            open.connection().give_up();
         }
     }
 }
@@ -236,7 +239,13 @@ impl http_body::Body for ResponseBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let mut frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            http_semantics::strip_trailers(trailers);
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

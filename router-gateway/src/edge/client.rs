@@ -41,6 +41,8 @@ pub struct ClientConnection {
     two_lengths: AtomicBool,
     /// A body was not read to its end, so that closing must linger.
     unread: AtomicBool,
+    /// The rest of a body will not be read, so that the HTTP library closes after the answer.
+    given_up: AtomicBool,
     /// How the last request's sender presented itself.
     introduction: Mutex<Option<Arc<Introduction>>>,
     leftover: Mutex<Option<Leftover>>,
@@ -66,6 +68,7 @@ impl ClientConnection {
             stirred: AtomicBool::new(false),
             two_lengths: AtomicBool::new(false),
             unread: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
             introduction: Mutex::new(None),
             leftover: Mutex::new(None),
             has_leftover: AtomicBool::new(false),
@@ -136,12 +139,23 @@ impl ClientConnection {
         self.unread.load(Ordering::Relaxed)
     }
 
+    /// Says that nobody will read the rest of a body: what follows it cannot be told from it.
+    pub(super) fn give_up(&self) {
+        self.leave_unread();
+        self.given_up.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the answer at hand is this connection's last.
+    pub(super) fn has_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
     /// Takes over a body that nobody reads any more: a little more of it is read, so that the connection lives on.
     pub(super) fn leave(&self, body: Incoming, open: OpenGuard) {
-        self.leave_unread();
         if body.size_hint().lower() > DISCARD_BYTES {
-            return;
+            return self.give_up();
         }
+        self.leave_unread();
         let leftover = Leftover { body, left: DISCARD_BYTES, until: Box::pin(sleep(DISCARD_TIME)), _open: open };
         *self.leftover.lock().unwrap_or_else(PoisonError::into_inner) = Some(leftover);
         self.has_leftover.store(true, Ordering::Release);

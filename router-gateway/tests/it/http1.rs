@@ -210,6 +210,7 @@ async fn a_body_that_is_refused_before_it_is_read_is_not_asked_for() {
             .await;
     assert_eq!(status(&answer), "413", "{answer}");
     assert!(!answer.contains("100 Continue"), "{answer}");
+    assert!(answer.contains("connection: close\r\n"), "{answer}");
 }
 
 #[tokio::test]
@@ -220,7 +221,7 @@ async fn a_small_unread_body_is_discarded_and_the_connection_lives_on() {
         client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 30000\r\n\r\n").await.unwrap();
         client.write_all(&[b'x'; 10_000]).await.unwrap();
         let (head, _) = read_response(&mut client).await;
-        assert!(head.starts_with("HTTP/1.1 413"), "{head}");
+        assert!(head.starts_with("HTTP/1.1 413") && !head.contains("connection: close"), "{head}");
         client.write_all(&[b'x'; 20_000]).await.unwrap();
     }
 }
@@ -232,7 +233,7 @@ async fn a_large_unread_body_closes_the_connection_after_the_answer() {
     client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\n").await.unwrap();
     client.write_all(&[b'x'; 100_000]).await.unwrap();
     let (head, body) = read_response(&mut client).await;
-    assert!(head.starts_with("HTTP/1.1 413"), "{head}");
+    assert!(head.starts_with("HTTP/1.1 413") && head.contains("connection: close\r\n"), "{head}");
     assert_eq!(body, b"no");
     let mut rest = Vec::new();
     let _ = client.read_to_end(&mut rest).await;
