@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode, header};
 use router_common::problem::{Document, MEDIA_TYPE, ProblemCode, STANDARD_MEMBERS, retry_after_seconds};
+use router_link::BodyError;
 use serde_json::{Map, Value};
 
 use crate::bytes::Bytes;
@@ -212,7 +213,11 @@ pub(crate) fn name_request(response: &mut Response, request_id: Option<&str>) {
 pub(crate) fn respond(error: &(impl EndpointError + ?Sized)) -> Response {
     let problem = error.problem();
     if problem.status().is_server_error() {
-        tracing::error!(code = problem.code(), error = %Chain(error), "an endpoint failed");
+        if nobody_waits(error.source()) {
+            tracing::debug!(code = problem.code(), error = %Chain(error), "{NOBODY_WAITS}");
+        } else {
+            tracing::error!(code = problem.code(), error = %Chain(error), "an endpoint failed");
+        }
     }
     problem.render()
 }
@@ -232,9 +237,27 @@ impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Internal {
 impl Internal {
     /// Logs what happened, and tells the client nothing of it.
     pub(crate) fn render(self) -> Response {
-        tracing::error!(error = %Chain(&*self.0), "an endpoint failed");
+        if nobody_waits(Some(&*self.0)) {
+            tracing::debug!(error = %Chain(&*self.0), "{NOBODY_WAITS}");
+        } else {
+            tracing::error!(error = %Chain(&*self.0), "an endpoint failed");
+        }
         Problem::internal().render()
     }
+}
+
+const NOBODY_WAITS: &str = "an endpoint ended with its request";
+
+/// Whether an endpoint failed because its request was cancelled from the other side: a client that leaves in the middle
+/// of its upload is no failure of ours, and must not fill our log.
+fn nobody_waits(mut cause: Option<&(dyn Error + 'static)>) -> bool {
+    while let Some(error) = cause {
+        if let Some(BodyError::Cancelled { .. }) = error.downcast_ref() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// An error with its causes, on one line. A cause that the error before it has told already is not told twice.
@@ -260,6 +283,7 @@ impl<E: Error + ?Sized> fmt::Display for Chain<'_, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use router_common::frame::Reason;
 
     #[derive(Debug, thiserror::Error)]
     enum Layered {
@@ -268,6 +292,20 @@ mod tests {
         #[error("the store is down")]
         Untold(#[source] Box<Self>),
     }
+
+    #[test]
+    fn a_cancelled_body_is_nobodys_failure_however_deep_it_lies() {
+        let cancelled = || BodyError::Cancelled { reason: Reason::ClientDisconnected, text: String::new() };
+        assert!(nobody_waits(Some(&*Internal::from(cancelled()).0)));
+        let deep = Internal::from(std::io::Error::other(Upload(cancelled())));
+        assert!(nobody_waits(Some(&*deep.0)));
+        assert!(!nobody_waits(Some(&*Internal::from(BodyError::Lost).0)));
+        assert!(!nobody_waits(Some(&*Internal::from(std::io::Error::other("disk")).0)));
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the upload failed")]
+    struct Upload(#[source] BodyError);
 
     #[test]
     fn a_chain_tells_each_cause_once() {
