@@ -330,7 +330,10 @@ impl Introduction {
         scheme: &'static str,
         (version, uri, headers): (Version, &Uri, &HeaderMap),
     ) -> Result<Self, Problem> {
-        let authority = authority(version, uri, headers)?;
+        // Copies, because it lives as long as the connection: shared bytes would keep what the request was read into.
+        let copied = |authority: &Authority| authority.as_str().parse::<Authority>().ok();
+        let line = headers.get(header::HOST).and_then(|line| HeaderValue::from_bytes(line.as_bytes()).ok());
+        let authority = authority(version, uri, headers)?.as_ref().and_then(copied);
         let address = peer.ip().to_canonical();
         let mut element = String::with_capacity(64);
         element.push_str("for=");
@@ -344,7 +347,7 @@ impl Introduction {
         // Addresses, hosts that were parsed and quoted text are field values.
         let value = |text: &str| HeaderValue::from_str(text).map_err(|_| bad("The Host field is not well-formed."));
         Ok(Self {
-            source: (version, uri.authority().cloned(), headers.get(header::HOST).cloned()),
+            source: (version, uri.authority().and_then(copied), line),
             peer,
             host: authority.as_ref().map(|host| value(host.as_str())).transpose()?,
             authority,
