@@ -110,9 +110,20 @@ struct Serving {
 }
 
 enum Stage {
-    Handling { running: Running, responder: Responder, cancelled: Cancelled },
-    Responding { respond: Respond },
-    OneWay { running: Option<Running>, accepted: Option<Respond>, ended: Option<oneshot::Sender<()>> },
+    Handling {
+        running: Running,
+        responder: Responder,
+        cancelled: Cancelled,
+    },
+    /// Boxed, because most answers are handed over at once and never get here.
+    Responding {
+        respond: Box<Respond>,
+    },
+    OneWay {
+        running: Option<Running>,
+        accepted: Option<Box<Respond>>,
+        ended: Option<oneshot::Sender<()>>,
+    },
     Done,
 }
 
@@ -127,7 +138,7 @@ impl Stage {
         let (ended, until) = oneshot::channel();
         let mut response = Response::new(Body::stream(Until(until)));
         *response.status_mut() = StatusCode::ACCEPTED;
-        let accepted = Some(responder.respond(response));
+        let accepted = Some(Box::new(responder.respond(response)));
         Self::OneWay { running: Some(running), accepted, ended: Some(ended) }
     }
 }
@@ -138,8 +149,7 @@ impl Serving {
             match &mut self.stage {
                 Stage::Handling { running, cancelled, .. } => {
                     if let Poll::Ready(response) = Pin::new(running).poll(cx) {
-                        self.respond(response);
-                        continue;
+                        return self.respond(response, cx);
                     }
                     if attempt == Attempt::InPlace {
                         return Poll::Pending;
@@ -184,10 +194,15 @@ impl Serving {
         }
     }
 
-    fn respond(&mut self, response: Response) {
+    fn respond(&mut self, response: Response, cx: &mut Context<'_>) -> Poll<()> {
         if let Stage::Handling { responder, .. } = std::mem::replace(&mut self.stage, Stage::Done) {
-            self.stage = Stage::Responding { respond: responder.respond(response) };
+            let mut respond = responder.respond(response);
+            if poll_respond(&mut respond, cx).is_pending() {
+                self.stage = Stage::Responding { respond: Box::new(respond) };
+                return Poll::Pending;
+            }
         }
+        Poll::Ready(())
     }
 
     /// Drops the handler, and then what holds its slot of the lease.

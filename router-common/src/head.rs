@@ -93,7 +93,25 @@ impl RequestHead {
     /// # Errors
     /// When it is over 32 KiB, or has something that may not cross: see [`HeadError`].
     pub fn encode(parts: &RequestParts<'_>) -> Result<Self, HeadError> {
-        let mut out = BytesMut::with_capacity(estimate(parts.headers) + parts.target.len() + 128);
+        Self::put(parts, &mut BytesMut::with_capacity(Self::estimate(parts)))
+    }
+
+    /// Encodes a head in memory that it shares with the heads before and after it: whoever encodes many keeps `memory`,
+    /// and few of them cost an allocation. What `memory` is made of lives as long as any head in it.
+    ///
+    /// # Errors
+    /// See [`RequestHead::encode`].
+    pub fn encode_in(parts: &RequestParts<'_>, memory: &mut BytesMut) -> Result<Self, HeadError> {
+        make_room(memory, Self::estimate(parts));
+        Self::put(parts, memory)
+    }
+
+    fn estimate(parts: &RequestParts<'_>) -> usize {
+        estimate(parts.headers) + parts.authority.len() + parts.target.len() + 128
+    }
+
+    /// Encodes at the end of `memory`, which is empty, and cuts off what was encoded.
+    fn put(parts: &RequestParts<'_>, out: &mut BytesMut) -> Result<Self, HeadError> {
         out.put_u32(parts.endpoint.map_or(0, EndpointId::as_u32));
         out.put_u32(parts.deadline.map_or(0, milliseconds));
         out.put_u8(parts.hops);
@@ -101,28 +119,28 @@ impl RequestHead {
             Scheme::Http => 0,
             Scheme::Https => 1,
         });
-        put_prefixed(parts.method.as_bytes(), "the method", &mut out)?;
-        put_prefixed(parts.authority.as_bytes(), "the authority", &mut out)?;
-        put_prefixed(parts.target.as_bytes(), "the target", &mut out)?;
+        put_prefixed(parts.method.as_bytes(), "the method", out)?;
+        put_prefixed(parts.authority.as_bytes(), "the authority", out)?;
+        put_prefixed(parts.target.as_bytes(), "the target", out)?;
         let count = u8::try_from(parts.parameters.len()).map_err(|_| HeadError::Malformed("path parameters"))?;
         out.put_u8(count);
         for (start, length) in parts.parameters {
             out.put_u16(*start);
             out.put_u16(*length);
         }
-        put_client(parts.client, &mut out);
-        let fields = fields::put(parts.headers, &mut out)?;
+        put_client(parts.client, out);
+        let fields = fields::put(parts.headers, out)?;
         let behind_fields = out.len();
         out.put_u16(u16::try_from(parts.claims.len()).map_err(|_| HeadError::Malformed("claims"))?);
         for claim in parts.claims {
-            put_prefixed(claim.kind.as_bytes(), "a claim", &mut out)?;
-            put_prefixed(claim.value.as_bytes(), "a claim", &mut out)?;
+            put_prefixed(claim.kind.as_bytes(), "a claim", out)?;
+            put_prefixed(claim.value.as_bytes(), "a claim", out)?;
         }
         if let Some(protocol) = parts.tunnel_protocol {
             out.put_u16(TLV_TUNNEL_PROTOCOL);
-            put_prefixed(protocol.as_bytes(), "the tunnel's protocol", &mut out)?;
+            put_prefixed(protocol.as_bytes(), "the tunnel's protocol", out)?;
         }
-        Self::index(out.freeze(), |reader| fields.skip(reader, behind_fields))
+        Self::index(out.split().freeze(), |reader| fields.skip(reader, behind_fields))
     }
 
     /// Checks and indexes a head.
@@ -292,11 +310,23 @@ impl ResponseHead {
     /// # Errors
     /// When it is over 32 KiB, or has something that may not cross: see [`HeadError`].
     pub fn encode(status: u16, headers: &HeaderMap) -> Result<Self, HeadError> {
-        let mut out = BytesMut::with_capacity(estimate(headers) + 8);
+        Self::put(status, headers, &mut BytesMut::with_capacity(estimate(headers) + 2))
+    }
+
+    /// Encodes a head in memory that it shares with others: see [`RequestHead::encode_in`].
+    ///
+    /// # Errors
+    /// See [`ResponseHead::encode`].
+    pub fn encode_in(status: u16, headers: &HeaderMap, memory: &mut BytesMut) -> Result<Self, HeadError> {
+        make_room(memory, estimate(headers) + 2);
+        Self::put(status, headers, memory)
+    }
+
+    fn put(status: u16, headers: &HeaderMap, out: &mut BytesMut) -> Result<Self, HeadError> {
         out.put_u16(status);
-        let fields = fields::put(headers, &mut out)?;
+        let fields = fields::put(headers, out)?;
         let behind_fields = out.len();
-        Self::index(out.freeze(), |reader| fields.skip(reader, behind_fields))
+        Self::index(out.split().freeze(), |reader| fields.skip(reader, behind_fields))
     }
 
     /// Checks and indexes a head.
@@ -389,6 +419,18 @@ impl Trailers {
     #[must_use]
     pub fn headers(&self) -> Fields<'_> {
         Fields::new(&self.bytes, self.fields)
+    }
+}
+
+/// What is taken at once where heads share memory: a dozen ordinary ones fit.
+const SHARED_MEMORY: usize = 4096;
+
+/// Makes `memory` an empty one with room for `size` bytes.
+fn make_room(memory: &mut BytesMut, size: usize) {
+    // A head that could not be encoded left its beginning.
+    memory.clear();
+    if memory.capacity() < size {
+        memory.reserve(size.max(SHARED_MEMORY));
     }
 }
 

@@ -54,7 +54,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Cancellation {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
+        Ok(parts.extensions.get::<RequestContext>().map(|context| context.cancellation().clone()).unwrap_or_default())
     }
 }
 

@@ -225,7 +225,7 @@ pub enum Event {
     /// Our own drain is done: nothing of the peer's is in flight on this link.
     Drained,
     /// The peer opened a stream: a request that waits to be answered.
-    Request(StreamKey, Box<RequestHead>),
+    Request(StreamKey, RequestHead),
     /// A stream can be read, written or has failed: wake who waits for it.
     Stream(StreamKey),
 }

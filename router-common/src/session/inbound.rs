@@ -100,7 +100,7 @@ impl Session {
         }
         self.last_accepted = id;
         let key = self.key(slot);
-        self.events.push_back(Event::Request(key, Box::new(head)));
+        self.events.push_back(Event::Request(key, head));
         Ok(())
     }
 

@@ -135,7 +135,7 @@ async fn a_client_that_leaves_cancels_its_request() {
     let (begun, cancelled) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (begins, ends) = (Arc::clone(&begun), Arc::clone(&cancelled));
     let slow = handler(move |request: Request<Body>| {
-        let cancellation = request.extensions().get::<router_link::Cancellation>().unwrap().clone();
+        let cancellation = request.extensions().get::<router_link::RequestContext>().unwrap().cancellation().clone();
         begins.notify_one();
         let ends = Arc::clone(&ends);
         tokio::spawn(async move {

@@ -85,7 +85,7 @@ async fn a_dropped_request_cancels_its_stream_alone() {
         (std::sync::Arc::new(tokio::sync::Notify::new()), std::sync::Arc::new(tokio::sync::Notify::new()));
     let (begins, ends) = (begun.clone(), cancelled.clone());
     let hangs = handler(move |request: Request<Body>| {
-        let cancellation = request.extensions().get::<router_link::Cancellation>().unwrap().clone();
+        let cancellation = request.extensions().get::<router_link::RequestContext>().unwrap().cancellation().clone();
         let ends = ends.clone();
         tokio::spawn(async move {
             cancellation.cancelled().await;

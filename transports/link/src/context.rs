@@ -1,6 +1,6 @@
 //! What an incoming request carries beside HTTP: its context, and whether anybody still waits for its answer.
 //!
-//! Both are request extensions, set by the link. Nothing here knows how they travel.
+//! The first is a request extension, set by the link, and holds the second. Nothing here knows how they travel.
 
 use std::fmt;
 use std::future::Future;
@@ -38,6 +38,7 @@ pub struct RequestContext {
     pub parameters: Parameters,
     /// The protocol of a tunnel (`websocket`), if the request opens one.
     pub tunnel: Option<Arc<str>>,
+    pub(crate) cancellation: Cancellation,
     claims: Option<Arc<[Claim]>>,
 }
 
@@ -46,6 +47,12 @@ impl RequestContext {
     #[must_use]
     pub fn claims(&self) -> &[Claim] {
         self.claims.as_deref().unwrap_or_default()
+    }
+
+    /// Whether anybody still waits for the answer.
+    #[must_use]
+    pub const fn cancellation(&self) -> &Cancellation {
+        &self.cancellation
     }
 
     /// Replaces the claims.
@@ -125,7 +132,7 @@ impl fmt::Debug for Parameters {
     }
 }
 
-/// Whether anybody still waits for a request's answer: an extension of each incoming request, cheap to clone.
+/// Whether anybody still waits for a request's answer: part of each incoming request's [`RequestContext`], cheap to clone.
 ///
 /// The default one belongs to no link and never fires.
 #[derive(Debug, Clone, Default)]

@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use bytes::BytesMut;
 use http::header::{self, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::uri::Authority;
 use http::{Method, StatusCode, Uri, request, response};
@@ -12,16 +13,21 @@ use router_common::endpoint::Claim;
 use router_common::head::{Fields, HeadError, RequestHead, RequestParts, ResponseHead, Trailers};
 
 use crate::call::Call;
-use crate::context::RequestContext;
+use crate::context::{Cancellation, RequestContext};
 
-/// A request's parts as a head. `call` says what HTTP does not.
-pub(crate) fn request_head(parts: &request::Parts, call: &Call, now: Instant) -> Result<RequestHead, HeadError> {
+/// A request's parts as a head in `memory`. `call` says what HTTP does not.
+pub(crate) fn request_head(
+    parts: &request::Parts,
+    call: &Call,
+    now: Instant,
+    memory: &mut BytesMut,
+) -> Result<RequestHead, HeadError> {
     let uri = &parts.uri;
     let authority = match uri.authority() {
         Some(authority) => authority.as_str(),
         None => parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
     };
-    RequestHead::encode(&RequestParts {
+    let parts = RequestParts {
         endpoint: call.endpoint,
         deadline: call.deadline.map(|deadline| deadline.saturating_duration_since(now)),
         hops: call.hops,
@@ -34,11 +40,12 @@ pub(crate) fn request_head(parts: &request::Parts, call: &Call, now: Instant) ->
         headers: &parts.headers,
         claims: call.claims.as_deref().unwrap_or_default(),
         tunnel_protocol: call.tunnel.as_deref(),
-    })
+    };
+    RequestHead::encode_in(&parts, memory)
 }
 
 /// A head as a request's parts, with its [`RequestContext`] among the extensions. `None`: HTTP's types cannot say it.
-pub(crate) fn request_parts(head: &RequestHead, now: Instant) -> Option<request::Parts> {
+pub(crate) fn request_parts(head: &RequestHead, cancellation: Cancellation, now: Instant) -> Option<request::Parts> {
     let mut request = http::Request::new(());
     *request.method_mut() = Method::from_bytes(head.method().as_bytes()).ok()?;
     *request.uri_mut() = Uri::from_maybe_shared(head.target_bytes()).ok()?;
@@ -46,6 +53,7 @@ pub(crate) fn request_parts(head: &RequestHead, now: Instant) -> Option<request:
     let mut context = RequestContext::default();
     context.endpoint = head.endpoint();
     context.deadline = head.deadline().and_then(|left| now.checked_add(left));
+    context.cancellation = cancellation;
     context.hops = head.hops();
     context.scheme = head.scheme();
     context.authority = Authority::from_maybe_shared(head.authority_bytes()).ok();
@@ -61,9 +69,9 @@ pub(crate) fn request_parts(head: &RequestHead, now: Instant) -> Option<request:
     Some(request.into_parts().0)
 }
 
-/// A response's parts as a head.
-pub(crate) fn response_head(parts: &response::Parts) -> Result<ResponseHead, HeadError> {
-    ResponseHead::encode(parts.status.as_u16(), &parts.headers)
+/// A response's parts as a head in `memory`.
+pub(crate) fn response_head(parts: &response::Parts, memory: &mut BytesMut) -> Result<ResponseHead, HeadError> {
+    ResponseHead::encode_in(parts.status.as_u16(), &parts.headers, memory)
 }
 
 /// A head as a response's parts. `None`: HTTP's types cannot say it.

@@ -85,7 +85,7 @@ enum Phase {
 
 /// What the session said, with what had to be taken under its lock.
 enum Happened {
-    Request(StreamKey, Box<RequestHead>, Begun),
+    Request(StreamKey, RequestHead, Begun),
     Event(Event),
 }
 
@@ -300,10 +300,9 @@ impl Driver {
 
     fn request(&mut self, key: StreamKey, head: &RequestHead, begun: Begun, now: Instant) {
         let responder = Responder::new(Arc::clone(&self.shared), key);
-        let Some(mut parts) = convert::request_parts(head, now) else {
+        let Some(parts) = convert::request_parts(head, responder.cancellation(), now) else {
             return responder.reject(Reason::ProtocolError);
         };
-        parts.extensions.insert(responder.cancellation());
         let body = Body::incoming(&self.shared, key, begun, head.content_length(), None);
         let request = http::Request::from_parts(parts, body);
         let Self { application, .. } = self;

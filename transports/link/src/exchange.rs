@@ -180,13 +180,16 @@ impl Exchange {
         if self.call.deadline.is_some_and(|deadline| deadline <= now) {
             return Err(CallError::Expired(self.take_request(end)));
         }
-        let head = convert::request_head(parts, &self.call, now).map_err(CallError::Head)?;
-        let opening = Opening { head, body, end, tunnel: self.call.tunnel.is_some(), permit: self.call.permit.take() };
+        let call = &mut self.call;
         let opened = self.shared.act(|state| {
-            let key = state.session.open(opening)?;
-            state.wait(key, Interest::Read, cx);
-            Ok(key)
-        });
+            let head = convert::request_head(parts, call, now, &mut state.heads).map_err(CallError::Head)?;
+            let opening = Opening { head, body, end, tunnel: call.tunnel.is_some(), permit: call.permit.take() };
+            let opened = state.session.open(opening);
+            if let Ok(key) = opened {
+                state.wait(key, Interest::Read, cx);
+            }
+            Ok(opened)
+        })?;
         opened.map_err(|error| match error {
             OpenError::HeadTooLarge => CallError::HeadTooLarge,
             _ => CallError::Unseen(self.take_request(end)),

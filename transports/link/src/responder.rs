@@ -56,7 +56,7 @@ impl Responder {
     /// Answers. Nothing is sent until the returned future is polled; it ends when the whole body has been handed over,
     /// and is to be kept until then. An answer whose body is at hand ends at the first poll.
     pub fn respond(self, response: http::Response<Body>) -> Respond {
-        Respond { hold: self.0, state: State::Start(Box::new(response)) }
+        Respond { hold: self.0, response: Some(response), pump: None }
     }
 
     /// Cancels the stream: [`Reason::Refused`] says that no handler has seen the request, so that it may go elsewhere.
@@ -69,7 +69,7 @@ impl Responder {
         self.cancellation().cancelled()
     }
 
-    /// The handle that the request carries as an extension.
+    /// The handle that the request carries in its context.
     #[must_use]
     pub fn cancellation(&self) -> Cancellation {
         Cancellation::of(Arc::clone(&self.0.shared), self.0.key)
@@ -101,20 +101,16 @@ pub enum RespondError {
 #[must_use = "an answer is only sent when it is polled"]
 pub struct Respond {
     hold: Hold,
-    state: State,
-}
-
-enum State {
-    Start(Box<http::Response<Body>>),
-    Pumping(Pump),
-    Done,
+    /// Until the first poll. In place: most answers end there.
+    response: Option<http::Response<Body>>,
+    /// What there is to be sent behind the head.
+    pump: Option<Pump>,
 }
 
 impl Respond {
-    /// Sends the head and what there is of the body.
-    fn start(&mut self, response: http::Response<Body>, cx: &mut Context<'_>) -> Result<State, RespondError> {
+    /// Sends the head and what there is of the body. Gives the rest.
+    fn start(&mut self, response: http::Response<Body>, cx: &mut Context<'_>) -> Result<Option<Pump>, RespondError> {
         let (parts, mut body) = response.into_parts();
-        let head = convert::response_head(&parts)?;
         let mut gathered = Gathered::default();
         let whole = match body.whole() {
             Some(bytes) => Some(bytes),
@@ -126,31 +122,31 @@ impl Respond {
         let end = whole.is_some();
         let bytes = whole.unwrap_or_else(|| gathered.take_bytes());
         let key = self.hold.key;
-        let answered = self.hold.shared.act(|state| {
-            let answered = state.session.respond(key, head, bytes, end, false);
-            if end && answered.is_ok() {
+        self.hold.shared.act(|state| {
+            let head = convert::response_head(&parts, &mut state.heads)?;
+            state.session.respond(key, head, bytes, end, false).map_err(|_| RespondError::Closed)?;
+            if end {
                 state.release(key);
             }
-            answered
-        });
-        answered.map_err(|_| RespondError::Closed)?;
+            Ok::<_, RespondError>(())
+        })?;
         if end {
             self.hold.held = false;
-            return Ok(State::Done);
+            return Ok(None);
         }
         if gathered.ended {
             return match pump::finish(&self.hold.shared, key, gathered.trailers.as_ref()) {
-                Pumped::Finished => Ok(State::Done),
+                Pumped::Finished => Ok(None),
                 Pumped::StreamClosed => Err(RespondError::Closed),
                 Pumped::Failed(error) => Err(RespondError::Body(error)),
             };
         }
-        Ok(State::Pumping(Pump::new(Arc::clone(&self.hold.shared), key, body, gathered.carry)))
+        Ok(Some(Pump::new(Arc::clone(&self.hold.shared), key, body, gathered.carry)))
     }
 
     /// The outcome is known: lets go of the stream.
     fn end(&mut self, result: Result<(), RespondError>) -> Poll<Result<(), RespondError>> {
-        self.state = State::Done;
+        self.pump = None;
         let unfinished = match &result {
             Ok(()) => None,
             Err(RespondError::Body(error)) => Some(error.reason(Reason::HandlerFailed)),
@@ -166,15 +162,13 @@ impl Future for Respond {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        if let State::Start(_) = this.state
-            && let State::Start(response) = std::mem::replace(&mut this.state, State::Done)
-        {
-            match this.start(*response, cx) {
-                Ok(state) => this.state = state,
+        if let Some(response) = this.response.take() {
+            match this.start(response, cx) {
+                Ok(rest) => this.pump = rest,
                 Err(error) => return this.end(Err(error)),
             }
         }
-        let State::Pumping(pump) = &mut this.state else { return this.end(Ok(())) };
+        let Some(pump) = &mut this.pump else { return this.end(Ok(())) };
         match pump.poll(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Pumped::Finished) => this.end(Ok(())),

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use router_common::frame::Reason;
 use router_common::session::{Closed, Read, Session, StreamKey};
 use tokio::sync::watch;
@@ -37,6 +37,8 @@ pub(crate) struct Shared {
 /// What the lock protects.
 pub(crate) struct State {
     pub(crate) session: Session,
+    /// What heads of this side are encoded in: they are many, small, and soon gone.
+    pub(crate) heads: BytesMut,
     waiting: Vec<Waiting>,
     /// Slots of `waiting` that have a key.
     occupied: usize,
@@ -65,7 +67,13 @@ pub(crate) enum Interest {
 impl Shared {
     pub(crate) fn new(session: Session, peer: PeerInfo, environment: Arc<dyn Environment>) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::new(State { session, waiting: Vec::new(), occupied: 0, driver: None }),
+            state: Mutex::new(State {
+                session,
+                heads: BytesMut::new(),
+                waiting: Vec::new(),
+                occupied: 0,
+                driver: None,
+            }),
             environment,
             peer,
             uploads: TaskTracker::new(),

@@ -16,7 +16,7 @@ use super::harness::{Ends, Handler, Pair, PairSettings, handler};
 use crate::body::Body;
 use crate::body_error::BodyError;
 use crate::call::Call;
-use crate::context::Cancellation;
+use crate::context::RequestContext;
 use crate::exchange::CallError;
 
 fn get(path: &str) -> Request<Body> {
@@ -31,7 +31,8 @@ fn waiting() -> (PairSettings, Arc<Semaphore>, mpsc::Receiver<Option<Reason>>) {
     let service: Handler = Arc::new(move |request, responder| {
         let (runs, tell) = (Arc::clone(&runs), tell.clone());
         tokio::spawn(async move {
-            let cancellation = request.extensions().get::<Cancellation>().expect("every request has one").clone();
+            let cancellation =
+                request.extensions().get::<RequestContext>().expect("every request has one").cancellation().clone();
             assert!(!cancellation.is_cancelled());
             runs.add_permits(1);
             responder.cancelled().await;
