@@ -16,6 +16,7 @@ mod machine;
 mod report;
 mod rpc;
 mod samples;
+mod scale;
 mod stand;
 mod stream;
 mod table;
@@ -46,6 +47,8 @@ enum Tool {
     Idle(idle::Args),
     /// Request and reply over one connection: our link beside tarpc, tonic and NATS.
     Rpc(rpc::Args),
+    /// Many endpoints, instances and connections, and instances that join and leave: what a request costs meanwhile.
+    Scale(scale::Args),
     /// Instruction counts of single functions, beside the recorded ones: tells what grew.
     Guard(guard::Args),
 }
@@ -57,6 +60,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         Some(Tool::Stream(args)) => stream::run(workspace, args),
         Some(Tool::Idle(args)) => idle::run(workspace, args),
         Some(Tool::Rpc(args)) => rpc::run(workspace, args),
+        Some(Tool::Scale(args)) => scale::run(workspace, args),
         Some(Tool::Guard(args)) => guard::run(workspace, args),
     }
 }

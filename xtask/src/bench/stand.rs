@@ -249,6 +249,47 @@ impl Drop for Stand {
     }
 }
 
+/// A gateway alone, for services to join.
+pub(super) struct Site {
+    // Ended in this order: services leave before what they have joined.
+    pub(super) services: Vec<Process>,
+    pub(super) gateway: Process,
+    pub(super) http: SocketAddr,
+    join: SocketAddr,
+    service_program: PathBuf,
+}
+
+impl Site {
+    pub(super) fn start(
+        folder: &RunFolder,
+        programs: &Programs,
+        placement: Placement,
+        name: &'static str,
+    ) -> Result<Self> {
+        let [http, admin, join] = free_addresses()?;
+        let configuration = gateway_configuration(placement, http, admin, join);
+        let file = folder.write(&format!("{name}.yaml"), &configuration)?;
+        let args = words(&["serve", "--config", &path(&file)]);
+        let mut gateway = folder.serve(name, placement.servers(), &programs.gateway, &args)?;
+        gateway.listens(http)?;
+        Ok(Self { services: Vec::new(), gateway, http, join, service_program: programs.service.clone() })
+    }
+
+    /// Starts a single-threaded service and waits until all its instances are ready.
+    pub(super) fn launch_service(
+        &self,
+        folder: &RunFolder,
+        name: &'static str,
+        cores: Cores,
+        args: &[String],
+    ) -> Result<Process> {
+        let join = words(&["--threads", "1", "--gateway", &format!("tcp://{}", self.join)]);
+        let mut service = folder.serve(name, cores, &self.service_program, &[join, args.to_vec()].concat())?;
+        service.prints("ready")?;
+        Ok(service)
+    }
+}
+
 fn words(args: &[&str]) -> Vec<String> {
     args.iter().map(|arg| (*arg).to_owned()).collect()
 }
