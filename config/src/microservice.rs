@@ -91,20 +91,18 @@ pub struct GatewayConfig {
     /// Which of the gateway's secrets that is. Absent: `default`.
     #[schemars(with = "Option<String>")]
     pub key_id: Option<KeyId>,
-    /// Parallel connections to this gateway, 1 to 64. Default 1.
-    #[serde(default = "one_link")]
+    /// Parallel connections to this gateway, 1 to 64. Absent: as many as the gateway says that it can make use of, one
+    /// for each of its workers, but 16 at most.
     #[schemars(range(min = 1, max = 64))]
-    pub links: u16,
-}
-
-const fn one_link() -> u16 {
-    1
+    pub links: Option<u16>,
 }
 
 impl Validate for GatewayConfig {
     fn validate(&self, checks: &mut Checks) {
-        if !(1..=limits::LINKS).contains(&self.links) {
-            checks.refuse("links", format!("found `{}`", self.links)).allowed(format!("1 to {}", limits::LINKS));
+        if let Some(links) = self.links
+            && !(1..=limits::LINKS).contains(&links)
+        {
+            checks.refuse("links", format!("found `{links}`")).allowed(format!("1 to {}", limits::LINKS));
         }
         if self.key_id.is_some() && self.shared_secret.is_none() {
             checks

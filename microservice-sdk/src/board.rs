@@ -20,6 +20,8 @@ pub(crate) struct Board {
 pub(crate) struct Standing {
     /// It has welcomed this process once.
     pub(crate) welcomed: bool,
+    /// Links that it said it can make use of; 0 before its first WELCOME.
+    pub(crate) wanted: u16,
     /// It holds the endpoints.
     pub(crate) registered: bool,
     /// It has taken them once: from then on a refusal ends nothing, because the service has started.
@@ -44,6 +46,11 @@ impl Board {
         let mut changes = self.gateways.subscribe();
         // The sender lives as long as `self`.
         let _ = changes.wait_for(ready).await;
+    }
+
+    /// Wakes whenever something changes for a gateway.
+    pub(crate) fn changes(&self) -> watch::Receiver<Vec<Standing>> {
+        self.gateways.subscribe()
     }
 
     pub(crate) fn health(&self) -> HealthStatus {

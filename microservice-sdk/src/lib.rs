@@ -94,6 +94,7 @@ mod dispatch;
 mod endpoints;
 mod error;
 pub mod extract;
+mod fleet;
 mod handler;
 mod invocation;
 mod lifecycle;

@@ -1,20 +1,20 @@
 //! A service's life: connected to all its gateways, until it is told to stop and has drained (SPEC 11).
 //!
-//! One task owns all others; when it ends, nothing of the service is left. Links are `link_task`'s, handlers `serve`'s.
+//! One task owns all others; when it ends, nothing of the service is left. Links are `fleet`'s, handlers `serve`'s.
 
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
 use router_common::frame::HealthStatus;
-use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::board::Board;
 use crate::client::Client;
+use crate::fleet::Fleet;
 use crate::link_state::GatewayState;
-use crate::link_task::LinkTask;
 use crate::plan::Plan;
 use crate::serve::Server;
 use crate::service::{Hook, Microservice};
@@ -145,7 +145,7 @@ impl fmt::Debug for Running {
     }
 }
 
-fn outcome<T>(ended: Result<Result<T, StartError>, JoinError>) -> Result<T, StartError> {
+fn outcome(ended: Result<Result<(), StartError>, JoinError>) -> Result<(), StartError> {
     ended.unwrap_or_else(|error| Err(StartError::Panicked(error.to_string())))
 }
 
@@ -157,21 +157,23 @@ async fn supervise(plan: Plan, board: Arc<Board>, stop: CancellationToken) -> Re
     // Whatever ends this task early ends its children too.
     let _guards = (stop.clone().drop_guard(), cut.clone().drop_guard());
     let server = Server { table, handlers: TaskTracker::new(), cut: cut.clone() };
-    let mut links = JoinSet::new();
-    for (place, gateway) in gateways.into_iter().enumerate() {
-        let target = gateway.connector.target().to_owned();
-        let state = GatewayState::new(Arc::clone(&board), place, target, on_refused);
-        let gateway = Arc::new(gateway);
-        for number in 0..gateway.links {
-            let (identity, gateway, state) = (Arc::clone(&identity), Arc::clone(&gateway), Arc::clone(&state));
-            let task = LinkTask { identity, gateway, state, server: server.clone(), number, stop: stop.clone() };
-            links.spawn(task.run());
-        }
-    }
+    let mut changes = board.changes();
+    let states = (0..).zip(gateways).map(|(place, gateway)| {
+        let state = GatewayState::new(Arc::clone(&board), place, &gateway, on_refused);
+        (Arc::new(gateway), state)
+    });
+    let mut fleet = Fleet::new(identity, server.clone(), states.collect(), stop.clone());
     let mut result = Ok(());
     let working = async {
-        while let Some(ended) = links.join_next().await {
-            if let Err(error) = outcome(ended) {
+        loop {
+            fleet.open_missing();
+            let ended = tokio::select! {
+                ended = fleet.next_ended() => ended,
+                // The board is the links', so there is always somebody who writes on it.
+                _ = changes.changed() => continue,
+            };
+            let Some(ended) = ended else { break };
+            if let Err(error) = ended {
                 // The first one is the reason; the others may only follow from it.
                 if result.is_ok() {
                     result = Err(error);

@@ -5,6 +5,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use router_common::frame::{CloseCode, RefusedEndpoint};
+use router_common::limits;
+use router_common::session::RegisterError;
 use router_config::microservice::OnRefused;
 use router_link::{ConnectionEvent, Handle};
 use tokio_util::sync::CancellationToken;
@@ -12,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::board::{Board, Standing};
 use crate::dispatch::Table;
 use crate::outage::{Outage, SoFar};
+use crate::plan::GatewayPlan;
 use crate::start_error::StartError;
 
 /// The endpoint set of a process never changes, so it has one revision.
@@ -23,6 +26,8 @@ pub(crate) struct GatewayState {
     /// What is dialled, for people.
     pub(crate) target: String,
     on_refused: OnRefused,
+    /// Links that were asked for; `None`: as many as the gateway wants.
+    asked: Option<u16>,
     /// What follows from all gateways together.
     board: Arc<Board>,
     /// This one's place on the board.
@@ -32,8 +37,16 @@ pub(crate) struct GatewayState {
 }
 
 impl GatewayState {
-    pub(crate) fn new(board: Arc<Board>, place: usize, target: String, on_refused: OnRefused) -> Arc<Self> {
-        Arc::new(Self { target, on_refused, board, place, outage: Mutex::default() })
+    pub(crate) fn new(board: Arc<Board>, place: usize, gateway: &GatewayPlan, on_refused: OnRefused) -> Arc<Self> {
+        let target = gateway.connector.target().to_owned();
+        Arc::new(Self { target, on_refused, asked: gateway.links, board, place, outage: Mutex::default() })
+    }
+
+    /// How many links there are to be now. Where no number was asked for it is one, until the gateway has said how many it
+    /// wants.
+    pub(crate) fn links(&self) -> u16 {
+        let wanted = || self.board.look(self.place, |standing| standing.wanted);
+        self.asked.unwrap_or_else(|| wanted().clamp(1, limits::LINKS_WANTED))
     }
 
     pub(crate) fn outage(&self) -> MutexGuard<'_, Outage> {
@@ -89,6 +102,7 @@ impl LinkState {
                 board.change(*place, |standing| {
                     standing.welcomed = true;
                     standing.registered = registered;
+                    standing.wanted = welcome.links;
                 });
                 tracing::debug!(gateway = %target, node = %welcome.node, "welcomed");
                 handle.set_health(board.health(), 0);
@@ -118,8 +132,10 @@ impl LinkState {
 
     fn register(&self, handle: &Handle, table: &Table) {
         let descriptors = table.descriptors().map(|descriptor| (**descriptor).clone()).collect();
-        if let Err(error) = handle.register(REVISION, descriptors) {
-            self.fail(StartError::Register { gateway: self.gateway.target.clone(), error }, handle);
+        match handle.register(REVISION, descriptors) {
+            // It ended as soon as it was welcomed. That is no fault of the set, which the next link offers.
+            Ok(()) | Err(RegisterError::NotEstablished) => {}
+            Err(error) => self.fail(StartError::Register { gateway: self.gateway.target.clone(), error }, handle),
         }
     }
 

@@ -38,7 +38,7 @@ enum Ended {
 }
 
 impl LinkTask {
-    /// Keeps the link until the service stops.
+    /// Keeps the link until the service stops, or it is lost and the gateway does not want so many any more.
     ///
     /// # Errors
     /// What ends the whole service.
@@ -49,6 +49,9 @@ impl LinkTask {
                 Ended::Stopped => return Ok(()),
                 Ended::Lost { welcomed: true } => backoff.reset(),
                 Ended::Lost { welcomed: false } => {}
+            }
+            if self.number >= self.state.links() {
+                return Ok(());
             }
             let wait = backoff.next_wait(self.identity.environment.random_u64());
             tracing::debug!(gateway = %self.state.target, ?wait, "dialling again");
@@ -107,7 +110,8 @@ impl LinkTask {
             instance: identity.instance.clone(),
             incarnation: identity.incarnation,
             link: self.number,
-            links: gateway.links,
+            // The first one does not know yet how many there will be.
+            links: self.state.links().max(self.number.saturating_add(1)),
             key_id: gateway.key_id.clone(),
             nonce,
             limits,

@@ -44,7 +44,8 @@ pub(crate) struct GatewayPlan {
     pub(crate) connector: Arc<dyn Connector>,
     pub(crate) secret: Option<Secret>,
     pub(crate) key_id: Option<KeyId>,
-    pub(crate) links: u16,
+    /// `None`: as many as the gateway wants.
+    pub(crate) links: Option<u16>,
     /// This gateway's share of the instance's lease.
     pub(crate) lease: Arc<Lease>,
 }
@@ -145,7 +146,7 @@ struct Dialled {
     connector: Arc<dyn Connector>,
     secret: Option<Secret>,
     key_id: Option<KeyId>,
-    links: u16,
+    links: Option<u16>,
 }
 
 /// The gateways of the configuration, or else of the code; connectors of one's own in any case. What is wrong with one is one more mistake.

@@ -65,7 +65,8 @@ pub(crate) type Hook = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 pub(crate) struct Gateway {
     pub(crate) by: Dial,
     pub(crate) secret: Option<Vec<u8>>,
-    pub(crate) links: u16,
+    /// `None`: as many as the gateway wants.
+    pub(crate) links: Option<u16>,
 }
 
 pub(crate) enum Dial {
@@ -150,7 +151,7 @@ impl<S: Send + Sync + 'static> Microservice<S> {
     }
 
     fn dial(mut self, by: Dial) -> Self {
-        self.parts.settings.gateways.push(Gateway { by, secret: None, links: 1 });
+        self.parts.settings.gateways.push(Gateway { by, secret: None, links: None });
         self
     }
 
@@ -164,12 +165,13 @@ impl<S: Send + Sync + 'static> Microservice<S> {
         self
     }
 
-    /// Parallel links to the gateway named last, 1 to 64. Default 1.
+    /// Parallel links to the gateway named last, 1 to 64. Default: as many as it can make use of, which is one for each of
+    /// its workers, but 16 at most.
     #[must_use]
     pub fn links(mut self, links: u16) -> Self {
         match self.parts.settings.gateways.last_mut() {
             Some(_) if !(1..=limits::LINKS).contains(&links) => self.parts.mistakes.push(Mistake::Links(links)),
-            Some(gateway) => gateway.links = links,
+            Some(gateway) => gateway.links = Some(links),
             None => self.parts.mistakes.push(Mistake::BeforeGateway("links")),
         }
         self

@@ -12,7 +12,8 @@ use microservice_sdk::{
     Body, Cancellation, Chunks, Client, Deadline, HealthStatus, Internal, Microservice, OnRefused, Path, Response,
     Running, StartError, State, endpoint, endpoints,
 };
-use router_common::frame::{CloseCode, Reason};
+use router_common::frame::{CloseCode, Hello, Reason};
+use router_common::limits;
 use router_link::CallError;
 use tokio::sync::{Semaphore, mpsc};
 
@@ -335,6 +336,71 @@ async fn the_lease_is_divided_over_gateways_and_shared_by_links() {
     running.set_health(HealthStatus::Degraded);
     gateways[1].health(HealthStatus::Degraded).await;
     running.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_ends_as_soon_as_it_is_welcomed_is_dialled_again() {
+    let gateway = FakeGateway::start();
+    gateway.hang_up_once();
+    let (stage, _heard) = Stage::new();
+    let mut running = service(stage).connector(gateway.connector()).start().unwrap();
+    running.ready().await.unwrap();
+    assert_eq!(text(gateway.get("/hello/x").await.unwrap()).await.unwrap(), "Hello, x!");
+    assert_eq!(gateway.hellos().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn as_many_links_are_opened_as_the_gateway_wants() {
+    let gateway = FakeGateway::start();
+    gateway.want_links(3);
+    let (stage, _heard) = Stage::new();
+    let mut running = service(stage).connector(gateway.connector()).start().unwrap();
+    running.ready().await.unwrap();
+    gateway.links(3).await;
+    let numbers = |hellos: Vec<Hello>| hellos.iter().map(|hello| (hello.link, hello.links)).collect::<Vec<_>>();
+    assert_eq!(numbers(gateway.hellos()), [(0, 1), (1, 3), (2, 3)]);
+
+    // A link that comes again hears a new wish.
+    gateway.want_links(u16::MAX);
+    gateway.link().await.close(CloseCode::Shutdown, "the gateway has more workers now");
+    gateway.links(1 + usize::from(limits::LINKS_WANTED)).await;
+    let last = gateway.hellos().pop().unwrap();
+    assert_eq!((last.link, last.links), (limits::LINKS_WANTED - 1, limits::LINKS_WANTED));
+    running.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_link_that_is_wanted_no_more_is_not_dialled_again() {
+    let gateway = FakeGateway::start();
+    gateway.want_links(3);
+    let (stage, _heard) = Stage::new();
+    let mut running = service(stage).connector(gateway.connector()).start().unwrap();
+    running.ready().await.unwrap();
+    gateway.links(3).await;
+    gateway.want_links(1);
+    gateway.close_link(0);
+    gateway.links(4).await;
+    gateway.close_link(2);
+    gateway.close_link(0);
+    gateway.links(5).await;
+    let numbers: Vec<u16> = gateway.hellos().iter().map(|hello| hello.link).collect();
+    assert_eq!(numbers, [0, 0, 0, 1, 2]);
+    running.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_number_of_links_that_is_set_is_kept_whatever_the_gateway_wants() {
+    let gateway = FakeGateway::start();
+    gateway.want_links(3);
+    let (stage, _heard) = Stage::new();
+    let mut running = service(stage).connector(gateway.connector()).links(2).start().unwrap();
+    running.ready().await.unwrap();
+    gateway.links(2).await;
+    // All that is opened was there before the first answer.
+    assert_eq!(text(gateway.get("/hello/x").await.unwrap()).await.unwrap(), "Hello, x!");
+    assert_eq!(gateway.hellos().len(), 2);
+    running.shutdown().await.unwrap();
+    assert_eq!(gateway.hellos().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -85,6 +85,8 @@ pub const CONTROL_QUEUE: usize = 1024;
 pub const HOPS: u8 = 16;
 /// Links one instance may have to one gateway.
 pub const LINKS: u16 = 64;
+/// Links that a service opens because WELCOME says that so many are wanted; more must be asked for where it is configured.
+pub const LINKS_WANTED: u16 = 16;
 /// Protocol versions that HELLO may offer.
 pub const VERSIONS: usize = 64;
 /// Keys of protocol extensions in HELLO and WELCOME.

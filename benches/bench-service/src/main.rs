@@ -32,9 +32,9 @@ struct Options {
     #[arg(long, value_name = "S")]
     secret: Option<String>,
 
-    /// Parallel links from each instance to each gateway.
-    #[arg(long, value_name = "N", default_value = "1")]
-    links: NonZeroU16,
+    /// Parallel links from each instance to each gateway. Default: as many as the gateway wants.
+    #[arg(long, value_name = "N")]
+    links: Option<NonZeroU16>,
 
     /// Threads that serve; 1 is a single-threaded runtime. Default: one a core.
     #[arg(long, value_name = "N")]
@@ -152,7 +152,10 @@ fn service(options: &Options, number: usize, secret: Option<&[u8]>) -> Microserv
         service = endpoints::add_numbered(service, place);
     }
     for url in &options.gateways {
-        service = service.gateway(url).links(options.links.get());
+        service = service.gateway(url);
+        if let Some(links) = options.links {
+            service = service.links(links.get());
+        }
         if let Some(secret) = secret {
             service = service.shared_secret(secret);
         }

@@ -77,7 +77,7 @@ fn the_documented_router_file_is_read_as_it_stands() {
 fn the_documented_microservice_file_is_read_as_it_stands() {
     let config = microservice(MICROSERVICE).unwrap();
     assert_eq!(config.service.name.unwrap().as_str(), "orders");
-    assert_eq!((config.gateways[0].links, config.gateways[1].links), (2, 1));
+    assert_eq!((config.gateways[0].links, config.gateways[1].links), (Some(2), None));
     assert_eq!(config.gateways[1].url.scheme(), "amqp");
     assert_eq!(config.endpoints[0].requiring_claims.as_ref().unwrap()[0].any_of, ["orders:read"]);
     assert_eq!(config.lease, 1024);

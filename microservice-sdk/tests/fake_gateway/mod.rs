@@ -1,6 +1,8 @@
 //! A gateway that knows one service and does as a test says. It routes nothing: a test names the endpoint by its path.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -8,7 +10,7 @@ use http_body_util::BodyExt as _;
 use microservice_sdk::Body;
 use microservice_sdk::http::{Method, Request, Response};
 use router_common::endpoint::{EndpointDescriptor, EndpointId};
-use router_common::frame::{HealthStatus, Hello, RefusedEndpoint};
+use router_common::frame::{CloseCode, HealthStatus, Hello, RefusedEndpoint};
 use router_common::identity::Identity;
 use router_common::path::RequestPath;
 use router_common::session::lease::Lease;
@@ -38,10 +40,15 @@ struct State {
     leases: Vec<Arc<Lease>>,
     endpoints: Vec<EndpointDescriptor>,
     refused: HashMap<String, String>,
-    routable: Vec<Handle>,
+    /// With the links' numbers.
+    routable: Vec<(u16, Handle)>,
     opened: usize,
     draining: bool,
     health: Option<HealthStatus>,
+    /// What WELCOME says; 0 and 1 are the same.
+    wanted: u16,
+    /// Links that are to end as soon as they are welcomed.
+    hang_ups: usize,
 }
 
 impl FakeGateway {
@@ -61,6 +68,16 @@ impl FakeGateway {
         self.shared.change(|state| state.refused.insert(path.to_owned(), reason.to_owned()));
     }
 
+    /// Ends the next link right after its WELCOME.
+    pub(crate) fn hang_up_once(&self) {
+        self.shared.change(|state| state.hang_ups = 1);
+    }
+
+    /// Says in WELCOME that it can make use of so many links.
+    pub(crate) fn want_links(&self, wanted: u16) {
+        self.shared.change(|state| state.wanted = wanted);
+    }
+
     pub(crate) fn hellos(&self) -> Vec<Hello> {
         let mut hellos = self.shared.lock().hellos.clone();
         hellos.sort_by_key(|hello| hello.link);
@@ -74,7 +91,14 @@ impl FakeGateway {
 
     /// The newest link over which requests can go.
     pub(crate) async fn link(&self) -> Handle {
-        self.shared.wait(|state| state.routable.last().cloned()).await
+        self.shared.wait(|state| state.routable.last().map(|(_, link)| link.clone())).await
+    }
+
+    /// Ends the link of this number, which is routable.
+    pub(crate) fn close_link(&self, number: u16) {
+        let links = self.shared.lock().routable.clone();
+        let (_, link) = links.iter().find(|(other, _)| *other == number).unwrap();
+        link.close(CloseCode::Shutdown, "a test says so");
     }
 
     /// Waits until as many links have become routable, lost ones included.
@@ -143,6 +167,13 @@ impl Shared {
         self.state.lock().unwrap()
     }
 
+    fn hangs_up(&self) -> bool {
+        let mut state = self.lock();
+        let hangs_up = state.hang_ups > 0;
+        state.hang_ups = state.hang_ups.saturating_sub(1);
+        hangs_up
+    }
+
     fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
         let result = change(&mut self.lock());
         self.changes.send_modify(|version| *version += 1);
@@ -171,33 +202,48 @@ async fn accept(mut listener: BoxListener, shared: Arc<Shared>) {
             identity: Identity::InProcess,
         };
         let session = Session::gateway(side, environment.now());
-        let (driver, _) = Driver::new(link, session, Desk(Arc::clone(&shared)), environment.clone());
-        tokio::spawn(driver);
+        let desk = Desk { shared: Arc::clone(&shared), number: 0 };
+        let (mut driver, handle) = Driver::new(link, session, desk, environment.clone());
+        let shared = Arc::clone(&shared);
+        tokio::spawn(poll_fn(move |cx| {
+            let polled = Pin::new(&mut driver).poll(cx);
+            // WELCOME has left, and the service has not looked yet.
+            if polled.is_pending() && handle.is_open() && shared.hangs_up() {
+                handle.close(CloseCode::Shutdown, "that was all");
+                return Pin::new(&mut driver).poll(cx);
+            }
+            polled
+        }));
     }
 }
 
-struct Desk(Arc<Shared>);
+struct Desk {
+    shared: Arc<Shared>,
+    /// The link's, as HELLO says it.
+    number: u16,
+}
 
 impl Application for Desk {
     fn join(&mut self, joining: Joining, _: &Handle) -> Result<Accepted, Refused> {
+        self.number = joining.hello.link;
         let lease = Lease::new(joining.hello.lease);
-        let shared = Arc::downgrade(&self.0);
+        let shared = Arc::downgrade(&self.shared);
         lease.on_freed(move || {
             if let Some(shared) = shared.upgrade() {
                 shared.changes.send_modify(|version| *version += 1);
             }
         });
-        self.0.change(|state| {
+        self.shared.change(|state| {
             state.hellos.push(joining.hello);
             state.leases.push(Arc::clone(&lease));
         });
-        Ok(Accepted { lease, revision: 0, links: 1 })
+        Ok(Accepted { lease, revision: 0, links: self.shared.lock().wanted })
     }
 
     fn event(&mut self, event: ConnectionEvent, handle: &Handle) {
         match event {
             ConnectionEvent::Endpoints { revision, endpoints } => {
-                let refused = self.0.change(|state| {
+                let refused = self.shared.change(|state| {
                     state.endpoints = endpoints;
                     let refuse = |endpoint: &EndpointDescriptor| {
                         let reason = state.refused.get(endpoint.path.as_str())?.clone();
@@ -207,13 +253,15 @@ impl Application for Desk {
                 });
                 handle.endpoints_result(revision, refused);
             }
-            ConnectionEvent::Routable => self.0.change(|state| {
+            ConnectionEvent::Routable => self.shared.change(|state| {
                 state.opened += 1;
-                state.routable.push(handle.clone());
+                state.routable.push((self.number, handle.clone()));
             }),
-            ConnectionEvent::PeerDraining => self.0.change(|state| state.draining = true),
-            ConnectionEvent::Heartbeat { status, .. } => self.0.change(|state| state.health = Some(status)),
-            ConnectionEvent::Closed(_) => self.0.change(|state| state.routable.retain(|link| !link.is_same(handle))),
+            ConnectionEvent::PeerDraining => self.shared.change(|state| state.draining = true),
+            ConnectionEvent::Heartbeat { status, .. } => self.shared.change(|state| state.health = Some(status)),
+            ConnectionEvent::Closed(_) => {
+                self.shared.change(|state| state.routable.retain(|(_, link)| !link.is_same(handle)))
+            }
             _ => {}
         }
     }
