@@ -23,7 +23,7 @@ use transport_in_memory::InMemory;
 use crate::admin::{Access, Admin};
 use crate::dispatch::{Dispatch, DispatchSettings, Inner, RetryBudget, WaitingLine};
 use crate::edge::{
-    BoxHttpListener, Edge, EdgeContext, EdgeSettings, HeldBytes, HttpListener as _, Stop, TcpHttpListener,
+    BoxHttpListener, Door, Edge, EdgeContext, EdgeSettings, Floor, HeldBytes, HttpListener as _, Stop, TcpHttpListener,
 };
 use crate::http_semantics::TrustedProxies;
 use crate::layers::{Identify, Message, PolicyLayer};
@@ -255,6 +255,7 @@ impl Builder {
             environment: Arc::clone(&environment),
             node_bytes: Arc::new(HeldBytes::new(config.limits.max_aggregate_inflight_bytes.as_u64())),
             places: Arc::new(Semaphore::new(config.limits.max_connections.get().min(Semaphore::MAX_PERMITS))),
+            floor: Floor::new(workers.len()),
             metrics: Arc::new(Metrics::default()),
             registry,
             line,
@@ -283,6 +284,7 @@ struct Node {
     metrics: Arc<Metrics>,
     node_bytes: Arc<HeldBytes>,
     places: Arc<Semaphore>,
+    floor: Arc<Floor>,
     stop: Stop,
     http_tasks: TaskTracker,
     other_tasks: TaskTracker,
@@ -309,7 +311,7 @@ impl Node {
         }
         let mut address = self.settings.config.http.listen.addr();
         let mut listeners = Vec::new();
-        for runtime in workers {
+        for (runtime, door) in workers.iter().zip(Door::all(&self.floor)) {
             let _entered = runtime.enter();
             let bound = TcpHttpListener::bind(address, workers.len()).and_then(|listener| {
                 // The first one finds the port where any would do; the others share it.
@@ -317,7 +319,7 @@ impl Node {
                 Ok(listener)
             });
             let listener = bound.map_err(|source| StartError::Listen { what: "http", address, source })?;
-            listeners.push(Clients::Tcp(listener));
+            listeners.push(Clients::Tcp(if workers.len() > 1 { listener.with_door(door) } else { listener }));
         }
         Ok((Some(address), listeners))
     }
@@ -347,6 +349,8 @@ impl Node {
         let edge = Edge {
             context,
             places: Arc::clone(&self.places),
+            floor: Arc::clone(&self.floor),
+            worker: number,
             stop: self.stop.clone(),
             tasks: self.http_tasks.clone(),
             cut: self.cut.clone(),
@@ -450,6 +454,7 @@ impl Node {
             registry: Arc::clone(&self.registry),
             metrics: Arc::clone(&self.metrics),
             node_bytes: Arc::clone(&self.node_bytes),
+            floor: Arc::clone(&self.floor),
             line: Arc::clone(&self.line),
             environment: Arc::clone(&self.environment),
         };
@@ -460,6 +465,9 @@ impl Node {
         let edge = Edge {
             context,
             places: Arc::new(Semaphore::new(ADMIN_CONNECTIONS)),
+            // Operators' connections are not what workers have to do.
+            floor: Floor::new(1),
+            worker: 0,
             stop: stop.clone(),
             tasks: self.other_tasks.clone(),
             cut: self.cut.clone(),

@@ -2,15 +2,18 @@
 //! and lets the registry and the dispatch have what they bring (SPEC 4, abuse).
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use http::Request;
 use router_common::frame::CloseCode;
 use router_common::identity::{Identity, Instance, NodeId};
 use router_common::limits;
-use router_common::session::{Accepted, ClosedBy, Common, GatewaySide, Joining, Session};
+use router_common::session::{Accepted, Closed, ClosedBy, Common, GatewaySide, Joining, Session};
 use router_link::{Application, Body, BoxLink, ConnectionEvent, Driver, Environment, Handle, Refused, Responder};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -108,7 +111,7 @@ impl Links {
         }
     }
 
-    /// Gives a link to a worker, which drives it from its first frame on.
+    /// Gives a link to a worker, which drives it from its first frame on, until it is known whose it is.
     fn place(self: &Arc<Self>, link: BoxLink, from: &ServiceListener, number: usize) {
         let Some(worker) = self.workers.get(number) else { return };
         let link = if self.workers.len() > 1 {
@@ -137,38 +140,82 @@ impl Links {
             identity: peer.identity.clone().unwrap_or(Identity::Anonymous),
         };
         let address = peer.socket.map(|socket| socket.ip());
+        let session = Session::gateway(side, self.environment.now());
+        let pending = Arc::new(Mutex::new(None));
+        let destination = Destination::default();
         let application = GatewayLink {
             links: Arc::clone(self),
             worker: number,
             dispatch: worker.dispatch.clone(),
             joined: None,
-            pending: None,
+            pending: Some(Arc::clone(&pending)),
+            destination: Arc::clone(&destination),
         };
-        let session = Session::gateway(side, self.environment.now());
-        let pending = Arc::new(Mutex::new(None));
-        let application = GatewayLink { pending: Some(Arc::clone(&pending)), ..application };
         let (driver, handle) = Driver::new(link, session, application, Arc::clone(&self.environment));
         let (entry, gone) = self.unwelcomed().push(address, handle);
         *pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(entry);
         for handle in gone {
             handle.close(CloseCode::Overload, "too many links that have not said who they are");
         }
-        let cut = self.cut.clone();
-        self.tasks.spawn_on(
-            async move {
-                tokio::select! {
-                    biased;
-                    closed = driver => tracing::debug!(code = %closed.code, text = closed.text, "link closed"),
-                    () = cut.cancelled() => {}
-                }
-            },
-            &worker.runtime,
-        );
+        let links = Arc::clone(self);
+        let driving = async move {
+            let mut driver = driver;
+            match links.cut.run_until_cancelled(until_placed(&mut driver, &destination)).await {
+                Some(Ok(place)) if place != number => links.take_over(driver, place),
+                Some(Ok(_)) => links.drive(&mut driver).await,
+                Some(Err(closed)) => tell(&closed),
+                None => {}
+            }
+        };
+        self.tasks.spawn_on(driving, &worker.runtime);
+    }
+
+    /// Moves a driver to the worker that its link was placed on. What the peer has sent, and what is to be sent, moves
+    /// with it, and the session's deadlines are its own.
+    fn take_over(self: Arc<Self>, driver: Driver, number: usize) {
+        let Some(worker) = self.workers.get(number) else { return };
+        let runtime = worker.runtime.clone();
+        let detached = driver.detach();
+        let links = Arc::clone(&self);
+        let driving = async move {
+            match detached.attach() {
+                Ok(mut driver) => links.drive(&mut driver).await,
+                Err(error) => tracing::warn!(%error, "a link could not be moved to its worker"),
+            }
+        };
+        // The tracker has this task before the present one ends: at no time is the link nobody's.
+        self.tasks.spawn_on(driving, &runtime);
+    }
+
+    async fn drive(&self, driver: &mut Driver) {
+        if let Some(closed) = self.cut.run_until_cancelled(driver).await {
+            tell(&closed);
+        }
     }
 
     fn unwelcomed(&self) -> std::sync::MutexGuard<'_, Unwelcomed> {
         self.unwelcomed.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn tell(closed: &Closed) {
+    tracing::debug!(code = %closed.code, text = closed.text, "link closed");
+}
+
+/// Where a link belongs, once it is known.
+type Destination = Arc<OnceLock<usize>>;
+
+/// Drives a link until it has joined, and says which worker it belongs to.
+///
+/// # Errors
+/// The link is over.
+async fn until_placed(driver: &mut Driver, destination: &OnceLock<usize>) -> Result<usize, Closed> {
+    poll_fn(|cx| match (Pin::new(&mut *driver).poll(cx), destination.get()) {
+        (Poll::Ready(closed), _) => Poll::Ready(Err(closed)),
+        (Poll::Pending, Some(&worker)) => Poll::Ready(Ok(worker)),
+        (Poll::Pending, None) => Poll::Pending,
+    })
+    .await
 }
 
 /// The number under which a link waits for its welcome; set right after its driver was made, before it is polled.
@@ -181,6 +228,8 @@ struct GatewayLink {
     dispatch: Dispatch,
     joined: Option<LinkId>,
     pending: Option<Pending>,
+    /// Set when it joins; whoever drives it looks there.
+    destination: Destination,
 }
 
 impl GatewayLink {
@@ -197,6 +246,14 @@ impl Application for GatewayLink {
         let joined = self.links.registry.join(&joining, handle, self.worker, self.links.environment.now())?;
         self.no_longer_pending();
         self.joined = Some(joined.link);
+        if joined.worker != self.worker
+            && let Some(worker) = self.links.workers.get(joined.worker)
+        {
+            self.worker = joined.worker;
+            self.dispatch = worker.dispatch.clone();
+        }
+        // A link joins once.
+        let _ = self.destination.set(self.worker);
         let line = Arc::clone(&self.links.line);
         let Instance { service, version, .. } = joining.hello.instance;
         joined.accepted.lease.on_freed(move || line.freed(&service, &version));

@@ -8,6 +8,7 @@ mod books;
 mod catalogue;
 mod member;
 mod ownership;
+mod placement;
 pub mod policy;
 mod publish;
 mod settings;
@@ -81,6 +82,8 @@ impl LinkHandle for Handle {
 pub struct Joined {
     /// Its name in all further calls.
     pub link: LinkId,
+    /// Who is to drive it, and is taken to from now on.
+    pub worker: usize,
     pub instance: Arc<InstanceState>,
     /// What the session is to answer.
     pub accepted: Accepted,
@@ -122,7 +125,7 @@ pub struct Registry<H = Handle> {
 impl<H: LinkHandle> Registry<H> {
     #[must_use]
     pub fn new(settings: RegistrySettings) -> Self {
-        let books = Books::new(Publisher::new(settings.strategy, settings.promotion));
+        let books = Books::new(Publisher::new(settings.strategy, settings.promotion), settings.workers);
         let table = ArcSwap::from_pointee(RouteTable::empty());
         let (counters, on_published) = (Counters::default(), OnceLock::new());
         Self { settings, books: Mutex::new(books), table, counters, on_published }
@@ -148,13 +151,16 @@ impl<H: LinkHandle> Registry<H> {
     /// An authenticated service wants its link to join (SPEC 2, 4, 8). The same incarnation gets a further link;
     /// another one of the same identity supersedes the instance, whose links drain and then close.
     ///
+    /// `here` is the worker that has it. [`Joined::worker`] may be another one: the worker that has the fewest links of the
+    /// instance, then the fewest at all, so that an instance's links lie apart however often they are made anew.
+    ///
     /// # Errors
     ///
     /// What the service is told before its link closes: `forbidden` by policy, `identity_in_use`, `superseded` if a
     /// newer process has taken its place, or `too_many_links`.
-    pub fn join(&self, joining: &Joining, handle: &H, worker: usize, now: Instant) -> Result<Joined, Refused> {
+    pub fn join(&self, joining: &Joining, handle: &H, here: usize, now: Instant) -> Result<Joined, Refused> {
         let outcome = self.books_then(|books, says| {
-            let outcome = self.admit(books, says, joining, handle, worker, now);
+            let outcome = self.admit(books, says, joining, handle, here, now);
             self.publish(books, now);
             outcome
         });
@@ -230,6 +236,12 @@ impl<H: LinkHandle> Registry<H> {
         (books.members.len(), books.links.len())
     }
 
+    /// Live links of each worker.
+    #[must_use]
+    pub fn links_of_workers(&self) -> Vec<usize> {
+        self.books().links.per_worker().to_vec()
+    }
+
     /// Whether nobody is connected.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -255,7 +267,7 @@ impl<H: LinkHandle> Registry<H> {
         says: &mut Vec<Say<H>>,
         joining: &Joining,
         handle: &H,
-        worker: usize,
+        here: usize,
         now: Instant,
     ) -> Result<Joined, Refused> {
         let (hello, identity) = (&joining.hello, &joining.identity);
@@ -303,23 +315,27 @@ impl<H: LinkHandle> Registry<H> {
             let text = format!("an instance may have at most {} links", limits::LINKS);
             return Err(Refused::new(CloseCode::TooManyLinks, text));
         }
+        for linked in &replaced {
+            books.links.remove(linked.state.id());
+        }
+        let serving = member.links().iter().filter(|linked| !linked.state.is_draining());
+        let worker = books.links.choose(serving.map(|linked| linked.state.worker()), here);
         let state = Arc::new(LinkState::new(link, handle.clone(), worker));
         member.add_link(Linked { state, number: hello.link, peer: handle.peer(), since: now });
         let accepted =
-            Accepted { lease: member.state.lease().clone(), revision: member.revision, links: self.settings.links };
+            Accepted { lease: member.state.lease().clone(), revision: member.revision, links: self.settings.links() };
         let instance = member.state.clone();
         books.publisher.changed(&instance.instance().service);
         for linked in replaced {
-            books.links.remove(&linked.state.id());
             says.push(Say::Close(linked.state.handle().clone(), CloseCode::Normal, "the link was made anew"));
         }
-        books.links.insert(link, key);
-        Ok(Joined { link, instance, accepted })
+        books.links.insert(link, key, worker);
+        Ok(Joined { link, worker, instance, accepted })
     }
 
     fn register(&self, link: LinkId, revision: u64, endpoints: Vec<EndpointDescriptor>, now: Instant) {
         self.books_then(|books, says| {
-            let Some(&key) = books.links.get(&link) else { return };
+            let Some(key) = books.links.instance_of(link) else { return };
             let Books { members, catalogue, .. } = books;
             let Some(member) = members.get_mut(&key) else { return };
             let Some(handle) = member.find_link(link).map(|link| link.handle().clone()) else { return };
@@ -352,7 +368,7 @@ impl<H: LinkHandle> Registry<H> {
     fn leave(&self, link: LinkId, closed: &Closed, now: Instant) {
         self.books_then(|books, says| {
             books.leaving.remove(&link);
-            let Some(key) = books.links.remove(&link) else { return };
+            let Some(key) = books.links.remove(link) else { return };
             let Some(member) = books.members.get_mut(&key) else { return };
             let was_draining = member.state.is_draining();
             member.take_links(|linked| linked.state.id() == link);
@@ -393,7 +409,7 @@ impl<H: LinkHandle> Registry<H> {
     /// Notes something that requests read from the instance itself.
     fn note(&self, link: LinkId, note: impl FnOnce(&Member<H>, &LinkState<H>)) {
         let books = self.books();
-        let member = books.links.get(&link).and_then(|key| books.members.get(key));
+        let member = books.links.instance_of(link).and_then(|key| books.members.get(&key));
         if let Some(member) = member
             && let Some(state) = member.find_link(link)
         {
@@ -405,7 +421,7 @@ impl<H: LinkHandle> Registry<H> {
     fn change(&self, link: LinkId, now: Instant, change: impl FnOnce(&Member<H>, &LinkState<H>)) {
         self.books_then(|books, _| {
             let Books { members, links, publisher, .. } = books;
-            let member = links.get(&link).and_then(|key| members.get(key));
+            let member = links.instance_of(link).and_then(|key| members.get(&key));
             if let Some(member) = member
                 && let Some(state) = member.find_link(link)
             {

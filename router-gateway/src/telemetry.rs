@@ -50,6 +50,11 @@ struct InstanceLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WorkerLabels {
+    worker: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
 }
@@ -67,6 +72,8 @@ pub struct Metrics {
     waiting: Gauge,
     lease_used: Family<InstanceLabels, Gauge>,
     lease_limit: Family<InstanceLabels, Gauge>,
+    worker_connections: Family<WorkerLabels, Gauge>,
+    worker_links: Family<WorkerLabels, Gauge>,
     links_refused: Family<ReasonLabels, Counter>,
     pub retries: Counter,
 }
@@ -80,6 +87,10 @@ pub struct Present {
     pub waiting: usize,
     /// Service, version, instance, slots used, slots granted.
     pub leases: Vec<(String, String, String, u32, u32)>,
+    /// Client connections of each worker.
+    pub worker_connections: Vec<usize>,
+    /// Links of each worker.
+    pub worker_links: Vec<usize>,
 }
 
 impl Default for Metrics {
@@ -103,6 +114,10 @@ impl Default for Metrics {
         registry.register("lease_used", "Requests in flight on an instance", lease_used.clone());
         let lease_limit = Family::<InstanceLabels, Gauge>::default();
         registry.register("lease_limit", "Requests an instance may have in flight", lease_limit.clone());
+        let worker_connections = Family::<WorkerLabels, Gauge>::default();
+        registry.register("worker_connections", "Client connections of each worker", worker_connections.clone());
+        let worker_links = Family::<WorkerLabels, Gauge>::default();
+        registry.register("worker_links", "Live links of each worker", worker_links.clone());
         let links_refused = Family::<ReasonLabels, Counter>::default();
         registry.register("links_refused", "Links that ended before they were welcomed", links_refused.clone());
         let retries = Counter::default();
@@ -118,6 +133,8 @@ impl Default for Metrics {
             waiting,
             lease_used,
             lease_limit,
+            worker_connections,
+            worker_links,
             links_refused,
             retries,
         }
@@ -140,6 +157,13 @@ impl Metrics {
                 InstanceLabels { service: service.clone(), version: version.clone(), instance: instance.clone() };
             self.lease_used.get_or_create(&labels).set(i64::from(*used));
             self.lease_limit.get_or_create(&labels).set(i64::from(*limit));
+        }
+        for (family, counts) in
+            [(&self.worker_connections, &present.worker_connections), (&self.worker_links, &present.worker_links)]
+        {
+            for (worker, count) in (0..).zip(counts) {
+                family.get_or_create(&WorkerLabels { worker }).set(signed(*count as u64));
+            }
         }
         let mut text = String::new();
         match encode(&mut text, &self.registry) {

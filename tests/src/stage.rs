@@ -7,6 +7,7 @@ use microservice_sdk::{Microservice, Running, StartError};
 use router_config::Sources;
 use router_gateway::Gateway;
 use router_gateway::settings::{Settings, listen};
+use router_gateway::workers::Workers;
 
 use crate::client::Client;
 use crate::within;
@@ -26,6 +27,8 @@ pub enum Transport {
 pub struct Stage {
     pub gateway: Gateway,
     transport: Transport,
+    /// Threads of its own; none where it runs on the test's.
+    _workers: Option<Workers>,
 }
 
 impl Stage {
@@ -40,7 +43,17 @@ impl Stage {
     /// When it does not start.
     pub async fn with(transport: Transport, yaml: &str) -> Self {
         let free = ["http", "admin", "transports.tcp"].map(|section| format!("{section}.listen=127.0.0.1:0"));
-        Self::load(transport, Sources::router().text("router.yaml", yaml).overrides(free)).await
+        Self::load(transport, Sources::router().text("router.yaml", yaml).overrides(free), None).await
+    }
+
+    /// A gateway with the defaults and so many workers.
+    ///
+    /// # Panics
+    /// When there are no threads for them.
+    pub async fn with_workers(transport: Transport, workers: usize) -> Self {
+        let free = ["http", "admin", "transports.tcp"].map(|section| format!("{section}.listen=127.0.0.1:0"));
+        let workers = Workers::start(workers).expect("threads");
+        Self::load(transport, Sources::router().overrides(free), Some(workers)).await
     }
 
     /// A gateway whose services come in at this very address, as one that was restarted.
@@ -50,15 +63,16 @@ impl Stage {
             "admin.listen=127.0.0.1:0".into(),
             format!("transports.tcp.listen={tcp}"),
         ];
-        Self::load(transport, Sources::router().overrides(addresses)).await
+        Self::load(transport, Sources::router().overrides(addresses), None).await
     }
 
-    async fn load(transport: Transport, sources: Sources) -> Self {
+    async fn load(transport: Transport, sources: Sources, workers: Option<Workers>) -> Self {
         let settings: Settings = router_config::load(sources).unwrap_or_else(|error| panic!("{error}"));
         let listeners = listen(&settings.transports).expect("free ports");
-        let builder =
-            listeners.into_iter().fold(Gateway::builder(&settings), |builder, listener| builder.services(listener));
-        Self { gateway: builder.start().await.expect("the gateway starts"), transport }
+        let runtimes = workers.as_ref().map(Workers::handles).unwrap_or_default();
+        let builder = Gateway::builder(&settings).workers(runtimes);
+        let builder = listeners.into_iter().fold(builder, |builder, listener| builder.services(listener));
+        Self { gateway: builder.start().await.expect("the gateway starts"), transport, _workers: workers }
     }
 
     /// Where services come in over TCP: `tcp://127.0.0.1:45678`.

@@ -14,12 +14,12 @@ use serde::Serialize;
 use tower::{Service, service_fn};
 
 use crate::dispatch::WaitingLine;
-use crate::edge::HeldBytes;
+use crate::edge::{Floor, HeldBytes};
 use crate::registry::Registry;
 use crate::respond;
 use crate::telemetry::{Metrics, Present};
 
-const PAGES: &str = "/livez /readyz /metrics /routes /instances /connections";
+const PAGES: &str = "/livez /readyz /metrics /routes /instances /connections /workers";
 
 /// Who may use the listener.
 #[derive(Clone, PartialEq, Eq)]
@@ -41,6 +41,16 @@ impl std::fmt::Debug for Access {
     }
 }
 
+/// What one worker has to do.
+#[derive(Serialize)]
+struct WorkerView {
+    worker: usize,
+    /// Of clients.
+    connections: usize,
+    /// Of services.
+    links: usize,
+}
+
 /// What the pages are made of.
 pub(crate) struct Admin {
     pub(crate) access: Access,
@@ -48,6 +58,7 @@ pub(crate) struct Admin {
     pub(crate) registry: Arc<Registry<Handle>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) node_bytes: Arc<HeldBytes>,
+    pub(crate) floor: Arc<Floor>,
     pub(crate) line: Arc<WaitingLine>,
     pub(crate) environment: Arc<dyn Environment>,
 }
@@ -88,7 +99,8 @@ impl Admin {
             "/metrics" => self.metrics(),
             "/routes" => json(&self.registry.routes()),
             "/instances" => json(&self.registry.instances(now)),
-            _ => json(&self.registry.connections(now)),
+            "/connections" => json(&self.registry.connections(now)),
+            _ => json(&self.workers()),
         }
     }
 
@@ -107,6 +119,12 @@ impl Admin {
         }
     }
 
+    fn workers(&self) -> Vec<WorkerView> {
+        let counts = self.floor.connections().into_iter().zip(self.registry.links_of_workers());
+        let view = |(worker, (connections, links))| WorkerView { worker, connections, links };
+        counts.enumerate().map(view).collect()
+    }
+
     fn metrics(&self) -> Response<Body> {
         let now = self.environment.now();
         let (instances, links) = self.registry.len();
@@ -119,6 +137,8 @@ impl Admin {
             leases: leases
                 .map(|instance| (instance.service, instance.version, instance.id, instance.in_flight, instance.lease))
                 .collect(),
+            worker_connections: self.floor.connections(),
+            worker_links: self.registry.links_of_workers(),
         };
         let mut response = Response::new(Body::from(self.metrics.text(&present)));
         let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");

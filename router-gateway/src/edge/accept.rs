@@ -15,7 +15,7 @@ use tower::Service;
 
 use super::connection;
 use super::stop::Stop;
-use super::{EdgeContext, HttpListener};
+use super::{EdgeContext, Floor, HttpListener};
 
 /// How long to wait after an accept that failed for want of something (descriptors, memory): trying again at once would
 /// fail again.
@@ -27,6 +27,9 @@ pub struct Edge {
     pub context: Arc<EdgeContext>,
     /// Connections the node may still take (SPEC 12); further ones wait in the kernel's queue.
     pub places: Arc<Semaphore>,
+    /// Where connections are counted while they last, and under which worker.
+    pub floor: Arc<Floor>,
+    pub worker: usize,
     pub stop: Stop,
     /// Owns every task of every connection.
     pub tasks: TaskTracker,
@@ -60,9 +63,10 @@ impl Edge {
                         self.tasks.clone(),
                     );
                     let cut = self.cut.clone();
+                    let seat = self.floor.sit(self.worker);
                     self.tasks.spawn(async move {
                         cut.run_until_cancelled(serving).await;
-                        drop(place);
+                        drop((place, seat));
                     });
                 }
                 Err(error) if is_of_the_connection(&error) => {}

@@ -10,6 +10,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::floor::Door;
+
 /// Connections the kernel holds that were not accepted yet.
 const BACKLOG: i32 = 4096;
 
@@ -100,7 +102,11 @@ impl HttpListener for BoxHttpListener {
 
 /// The listener of production: TCP with nodelay.
 #[derive(Debug)]
-pub struct TcpHttpListener(TcpListener);
+pub struct TcpHttpListener {
+    listener: TcpListener,
+    /// Where there are several workers, a connection may go to another one.
+    door: Option<Door>,
+}
 
 impl TcpHttpListener {
     /// Binds. With `shared_by` above 1, several workers may bind the same address and the kernel spreads the
@@ -118,7 +124,13 @@ impl TcpHttpListener {
     /// If the current runtime cannot take it.
     pub fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        Ok(Self(TcpListener::from_std(listener)?))
+        Ok(Self { listener: TcpListener::from_std(listener)?, door: None })
+    }
+
+    /// Evens out what the kernel spreads unevenly: passes connections on through `door`, and takes those that others pass.
+    #[must_use]
+    pub(crate) fn with_door(self, door: Door) -> Self {
+        Self { door: Some(door), ..self }
     }
 }
 
@@ -140,13 +152,23 @@ impl HttpListener for TcpHttpListener {
     type Io = TcpStream;
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
-        let (stream, peer) = ready!(self.0.poll_accept(cx))?;
-        // A response leaves when it is written. A socket that refuses is about to fail anyway.
-        let _ = stream.set_nodelay(true);
-        Poll::Ready(Ok((stream, peer)))
+        if let Some(door) = &mut self.door
+            && let Poll::Ready(passed) = door.poll_inbox(cx)
+        {
+            return Poll::Ready(passed);
+        }
+        loop {
+            let (stream, peer) = ready!(self.listener.poll_accept(cx))?;
+            // A response leaves when it is written. A socket that refuses is about to fail anyway.
+            let _ = stream.set_nodelay(true);
+            let Some(door) = &self.door else { return Poll::Ready(Ok((stream, peer))) };
+            if let Some(stream) = door.pass_on(stream, peer)? {
+                return Poll::Ready(Ok((stream, peer)));
+            }
+        }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.listener.local_addr()
     }
 }

@@ -6,6 +6,7 @@
 //! | `accept` | the accept loop of one worker, its bound, its graceful stop |
 //! | `connection` | one client connection: protocol detection, its requests, its end |
 //! | `client` | what a connection's task, its requests and their bodies share |
+//! | `floor` | how many connections each worker has, and how one with too many passes a fresh one on |
 //! | `held` | how many request bytes are held now |
 //! | `stop` | the wish that all of it ends in good order |
 //! | `io` | the byte stream under the HTTP library: patience with slow clients, refusals in our own words |
@@ -18,6 +19,7 @@ mod accept;
 mod body;
 mod client;
 mod connection;
+mod floor;
 mod held;
 mod io;
 mod listener;
@@ -30,6 +32,8 @@ use std::time::Duration;
 pub use accept::Edge;
 pub use body::{Upload, UploadFailure};
 pub use client::ClientConnection;
+pub(crate) use floor::Door;
+pub use floor::{Floor, Seat};
 pub use held::HeldBytes;
 pub use listener::{BoxHttpListener, BoxIo, ByteStream, HttpListener, TcpHttpListener};
 pub use stop::Stop;

@@ -16,6 +16,7 @@ use rustc_hash::FxHashMap;
 
 use super::catalogue::Catalogue;
 use super::member::{Leaving, Member};
+use super::placement::Placement;
 use super::publish::Publisher;
 use super::{LEAVING_GRACE, LinkHandle};
 use crate::routing::instance::{InstanceKey, InstanceState, LinkId};
@@ -26,7 +27,7 @@ pub(super) struct Books<H> {
     pub(super) by_instance: FxHashMap<Instance, InstanceKey>,
     pub(super) by_service: BTreeMap<ServiceName, BTreeSet<InstanceKey>>,
     /// Links of live instances.
-    pub(super) links: FxHashMap<LinkId, InstanceKey>,
+    pub(super) links: Placement,
     pub(super) leaving: FxHashMap<LinkId, Leaving<H>>,
     pub(super) catalogue: Catalogue,
     pub(super) publisher: Publisher<H>,
@@ -49,12 +50,12 @@ pub(super) fn members_of<'m, H>(
 }
 
 impl<H: LinkHandle> Books<H> {
-    pub(super) fn new(publisher: Publisher<H>) -> Self {
+    pub(super) fn new(publisher: Publisher<H>, workers: usize) -> Self {
         Self {
             members: FxHashMap::default(),
             by_instance: FxHashMap::default(),
             by_service: BTreeMap::new(),
-            links: FxHashMap::default(),
+            links: Placement::new(workers),
             leaving: FxHashMap::default(),
             catalogue: Catalogue::default(),
             publisher,
@@ -102,7 +103,7 @@ impl<H: LinkHandle> Books<H> {
         }
         for linked in member.take_links(|_| true) {
             let (id, handle) = (linked.state.id(), linked.state.handle().clone());
-            self.links.remove(&id);
+            self.links.remove(id);
             says.push(Say::Drain(handle.clone()));
             self.leaving.insert(id, Leaving { handle, until: now + LEAVING_GRACE });
         }

@@ -18,8 +18,8 @@ pub struct RegistrySettings {
     pub strategy: Strategy,
     pub promotion: Promotion,
     pub policy: Policy,
-    /// How many links of one instance the gateway can make use of: its workers.
-    pub links: u16,
+    /// Threads that drive links.
+    pub workers: usize,
 }
 
 impl RegistrySettings {
@@ -40,8 +40,13 @@ impl RegistrySettings {
             strategy,
             promotion: Promotion { instances: promote.instances.get(), after: promote.after.as_duration() },
             policy: Policy::from_config(&config.services),
-            links: u16::try_from(workers).unwrap_or(limits::LINKS).clamp(1, limits::LINKS),
+            workers,
         }
+    }
+
+    /// How many links of one instance the gateway can make use of: one for each worker.
+    pub(super) fn links(&self) -> u16 {
+        u16::try_from(self.workers).unwrap_or(limits::LINKS).clamp(1, limits::LINKS)
     }
 
     /// 0: the own region; then the neighbours in their order; then all others.

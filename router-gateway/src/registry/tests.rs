@@ -63,7 +63,7 @@ fn settings() -> RegistrySettings {
         strategy: Strategy::LowestPing,
         promotion: Promotion::default(),
         policy: Policy::default(),
-        links: 1,
+        workers: 1,
     }
 }
 
@@ -353,6 +353,27 @@ fn another_identity_never_takes_an_instance_over() {
 }
 
 #[test]
+fn links_are_placed_apart_and_a_lost_one_comes_back_to_its_place() {
+    let world = World::with(RegistrySettings { workers: 2, ..settings() });
+    let join = |text: &str, number| world.try_join(&joining(text, 1, number, Identity::Anonymous)).unwrap();
+    // All come in at worker 0.
+    let (_first, joined) = join("orders@1.0.0/a", 0);
+    assert_eq!((joined.worker, joined.accepted.links), (0, 2));
+    let (second, joined) = join("orders@1.0.0/a", 1);
+    assert_eq!(joined.worker, 1);
+    assert_eq!(join("orders@1.0.0/b", 0).1.worker, 0, "either has one");
+    world.close(&second, ClosedBy::Link, CloseCode::Shutdown);
+    assert_eq!(world.registry.links_of_workers(), [2, 0]);
+    assert_eq!(join("users@1.0.0/c", 0).1.worker, 1, "it has fewer");
+    assert_eq!(join("users@1.0.0/d", 0).1.worker, 1, "it still has fewer");
+    assert_eq!(join("users@1.0.0/e", 0).1.worker, 0, "either has as many, so it stays");
+    assert_eq!(join("orders@1.0.0/a", 1).1.worker, 1, "where the instance has none");
+    // Before anybody noticed that it was lost.
+    assert_eq!(join("orders@1.0.0/a", 0).1.worker, 0);
+    assert_eq!(world.registry.links_of_workers(), [3, 3]);
+}
+
+#[test]
 fn an_instance_has_only_so_many_links() {
     let world = World::new();
     for number in 0..limits::LINKS {
@@ -447,7 +468,7 @@ fn equal_instances_share_one_set_and_all_is_empty_again_in_the_end() {
     let books = world.registry.books();
     assert_eq!(books.catalogue.counts(), (0, 0));
     assert!(books.members.is_empty() && books.by_instance.is_empty() && books.by_service.is_empty());
-    assert!(books.links.is_empty() && books.leaving.is_empty());
+    assert!(books.links.len() == 0 && books.leaving.is_empty());
     assert_eq!(Arc::strong_count(&snapshot), 1, "nobody else holds a table that was replaced");
 }
 

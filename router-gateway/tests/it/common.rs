@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::memory::{self, Clients};
 use http::{Request, Response};
-use router_gateway::edge::{Edge, EdgeContext, EdgeSettings, HeldBytes, HttpListener, Stop, TcpHttpListener};
+use router_gateway::edge::{Edge, EdgeContext, EdgeSettings, Floor, HeldBytes, HttpListener, Stop, TcpHttpListener};
 use router_gateway::http_semantics::TrustedProxies;
 use router_gateway::layers::{Identify, Intermediary, Message, PolicyLayer};
 use router_gateway::request_id::RequestIds;
@@ -74,6 +74,8 @@ where
     let edge = Edge {
         context,
         places: Arc::new(Semaphore::new(64)),
+        floor: Floor::new(1),
+        worker: 0,
         stop: stop.clone(),
         tasks: tasks.clone(),
         cut: CancellationToken::new(),

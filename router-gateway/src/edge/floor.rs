@@ -1,0 +1,147 @@
+//! Floor: how many client connections each worker has, and how a worker that has too many passes a fresh one on.
+//!
+//! The kernel spreads connections over listeners by a hash, so that a few long-lived ones may all lie on one worker while
+//! another has none. A connection moves once at most, before a byte of it is read; nothing here is on a request's way.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+/// Connections on their way to one worker. When there are so many, they stay where they are.
+const ON_THE_WAY: usize = 256;
+
+/// The client connections of each worker.
+#[derive(Debug)]
+pub struct Floor(Box<[Count]>);
+
+/// On a cache line of its own: each worker writes its own count for every connection.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Count(AtomicUsize);
+
+impl Floor {
+    /// For so many workers; at least one.
+    #[must_use]
+    pub fn new(workers: usize) -> Arc<Self> {
+        Arc::new(Self((0..workers.max(1)).map(|_| Count::default()).collect()))
+    }
+
+    /// Connections of each worker, those on their way to it included.
+    #[must_use]
+    pub fn connections(&self) -> Vec<usize> {
+        self.0.iter().map(|count| count.0.load(Ordering::Relaxed)).collect()
+    }
+
+    /// Counts one connection of a worker while what is returned lives.
+    #[must_use]
+    pub fn sit(self: &Arc<Self>, worker: usize) -> Seat {
+        if let Some(count) = self.0.get(worker) {
+            count.0.fetch_add(1, Ordering::Relaxed);
+        }
+        Seat { floor: Arc::clone(self), worker }
+    }
+
+    /// Who should have a connection that `worker` has just accepted: the one with the fewest, if `worker` would have two
+    /// more than it, and so the floor be less even than it can be.
+    fn better_than(&self, worker: usize) -> Option<usize> {
+        let load = |place: usize| self.0.get(place).map_or(usize::MAX, |count| count.0.load(Ordering::Relaxed));
+        // Each worker begins to look at its neighbour, so that not all choose the same one.
+        let others = (1..self.0.len()).map(|step| (worker + step) % self.0.len());
+        let (least, place) = others.map(|place| (load(place), place)).min_by_key(|(load, _)| *load)?;
+        (load(worker) > least).then_some(place)
+    }
+}
+
+/// One connection of one worker.
+#[derive(Debug)]
+pub struct Seat {
+    floor: Arc<Floor>,
+    worker: usize,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(count) = self.floor.0.get(self.worker) {
+            count.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A connection between two workers. Its seat is taken already, so that not all pass theirs to the same worker.
+struct Moving {
+    stream: std::net::TcpStream,
+    peer: SocketAddr,
+    _seat: Seat,
+}
+
+/// One worker's way to the others.
+#[derive(Debug)]
+pub(crate) struct Door {
+    floor: Arc<Floor>,
+    worker: usize,
+    inbox: mpsc::Receiver<Moving>,
+    /// By worker, this one included.
+    outboxes: Vec<mpsc::Sender<Moving>>,
+}
+
+impl Door {
+    /// One for each worker of the floor, in their order.
+    pub(crate) fn all(floor: &Arc<Floor>) -> Vec<Self> {
+        let (outboxes, inboxes): (Vec<_>, Vec<_>) = floor.0.iter().map(|_| mpsc::channel(ON_THE_WAY)).unzip();
+        let door = |(worker, inbox)| Self { floor: Arc::clone(floor), worker, inbox, outboxes: outboxes.clone() };
+        inboxes.into_iter().enumerate().map(door).collect()
+    }
+
+    /// Waits for a connection that another worker passes on.
+    ///
+    /// # Errors
+    /// This runtime cannot take the connection.
+    pub(super) fn poll_inbox(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+        match self.inbox.poll_recv(cx) {
+            Poll::Ready(Some(Moving { stream, peer, .. })) => {
+                Poll::Ready(TcpStream::from_std(stream).map(|stream| (stream, peer)))
+            }
+            // This door holds a sender of its own, so the channel is never closed.
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Passes a fresh connection on if another worker should have it; else gives it back.
+    ///
+    /// # Errors
+    /// The connection could not be taken from this runtime, and is lost.
+    pub(super) fn pass_on(&self, stream: TcpStream, peer: SocketAddr) -> io::Result<Option<TcpStream>> {
+        let Some(to) = self.floor.better_than(self.worker) else { return Ok(Some(stream)) };
+        let Some(Ok(place)) = self.outboxes.get(to).map(mpsc::Sender::try_reserve) else { return Ok(Some(stream)) };
+        let seat = self.floor.sit(to);
+        place.send(Moving { stream: stream.into_std()?, peer, _seat: seat });
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_goes_where_there_are_fewest_if_that_makes_the_floor_more_even() {
+        let floor = Floor::new(3);
+        assert_eq!(floor.better_than(0), None, "all are alike");
+        let first = floor.sit(0);
+        assert_eq!(floor.better_than(0), Some(1));
+        assert_eq!(floor.better_than(2), None);
+        let _second = floor.sit(1);
+        assert_eq!(floor.better_than(0), Some(2));
+        let _third = floor.sit(2);
+        assert_eq!(floor.better_than(0), None);
+        drop(first);
+        assert_eq!(floor.connections(), [0, 1, 1]);
+        assert_eq!(floor.better_than(1), Some(0));
+        assert_eq!(Floor::new(1).better_than(0), None, "there is nobody else");
+    }
+}
