@@ -571,6 +571,21 @@ mod tests {
     }
 
     #[test]
+    fn heads_that_share_memory_are_the_same_as_those_that_do_not() {
+        let (good, bad) = (headers(&[("accept", "*/*")]), headers(&[("accept", "*/*"), ("connection", "close")]));
+        let alone = (RequestHead::encode(&parts(&good, &[])).unwrap(), ResponseHead::encode(204, &good).unwrap());
+        let mut memory = BytesMut::new();
+        let mut kept = Vec::new();
+        // Over the end of the shared memory, more than once.
+        for _ in 0..2 * SHARED_MEMORY / alone.1.as_bytes().len() {
+            assert!(RequestHead::encode_in(&parts(&bad, &[]), &mut memory).is_err());
+            let request = RequestHead::encode_in(&parts(&good, &[]), &mut memory).unwrap();
+            kept.push((request, ResponseHead::encode_in(204, &good, &mut memory).unwrap()));
+        }
+        assert!(kept.iter().all(|heads| *heads == alone));
+    }
+
+    #[test]
     fn a_request_head_says_what_was_put_into_it() {
         let fields = headers(&[("accept", "*/*"), ("content-length", "12")]);
         let claims = [Claim { kind: "scope".into(), value: "orders:read".into() }];
