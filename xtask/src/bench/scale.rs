@@ -12,7 +12,7 @@ use anyhow::{Result, anyhow, ensure};
 use serde::Serialize;
 
 use super::goals::{self, Goal, Wanted};
-use super::launch::{Process, RunFolder};
+use super::launch::{Client, Process, RunFolder};
 use super::load::{self, Steady};
 use super::machine::Machine;
 use super::report::{self, Disturbance, Progress};
@@ -42,15 +42,14 @@ pub(crate) struct Args {
 }
 
 const PLACEMENT: Placement = Placement::Pinned;
-/// Client connections where it is something else that grows.
+/// Client connections that ask; what there is beyond them is kept open and says nothing. So as many requests are in
+/// flight, however many connections there are.
 const CONNECTIONS: u32 = 64;
 /// Endpoints that every service to measure with has.
 const OWN_ENDPOINTS: u32 = 12;
 /// Instances that join at a time, and then leave, in a storm.
 const STORM: u32 = 250;
 const WARM_UP: u32 = 1;
-/// Connections for which there is a second more, so that opening them has little part in what is measured.
-const OPENED_A_SECOND: u32 = 1_000;
 
 /// What there is of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -147,7 +146,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         for (size, connections) in SITES {
             let (site, ready) = site(&folder, &built, size)?;
             for &connections in connections {
-                let sample = ask(&folder, &site, Size { connections, ..size }, args.seconds, ready)?;
+                let sample = ask(&folder, &built, &site, Size { connections, ..size }, args.seconds, ready)?;
                 progress.step(&format!("{}: {} requests/s", words(sample.size), table::rate(sample.per_second)));
                 samples.push(sample);
             }
@@ -197,16 +196,28 @@ fn site(folder: &RunFolder, programs: &Programs, size: Size) -> Result<(Site, f6
     Ok((site, ready))
 }
 
-fn ask(folder: &RunFolder, site: &Site, size: Size, seconds: u32, ready: f64) -> Result<Sample> {
-    let ask = |seconds| load::wrk(folder, PLACEMENT.client(), site.http, size.connections, seconds);
-    let opening = size.connections / OPENED_A_SECOND;
-    ask(WARM_UP + opening)?;
+/// Opens connections, each with one request, and keeps them.
+fn hold(folder: &RunFolder, programs: &Programs, site: &Site, connections: u32) -> Result<Option<Client>> {
+    if connections == 0 {
+        return Ok(None);
+    }
+    let call = ["hold".to_owned(), format!("--to={}", site.http), format!("--connections={connections}")];
+    let mut client = folder.client("hold-client", PLACEMENT.client(), &programs.peers, &call)?;
+    client.says("idle")?;
+    Ok(Some(client))
+}
+
+fn ask(folder: &RunFolder, programs: &Programs, site: &Site, size: Size, seconds: u32, ready: f64) -> Result<Sample> {
+    let asking = size.connections.min(CONNECTIONS);
+    let _held = hold(folder, programs, site, size.connections - asking)?;
+    let ask = |seconds| load::wrk(folder, PLACEMENT.client(), site.http, asking, seconds);
+    ask(WARM_UP)?;
     let used = || -> Result<[f64; 2]> {
         let services = site.services.iter().map(Process::id).map(accounting::processor_seconds);
         Ok([accounting::processor_seconds(site.gateway.id())?, services.sum::<Result<f64>>()?])
     };
     let before = used()?;
-    let wrk = ask(seconds + opening)?;
+    let wrk = ask(seconds)?;
     let after = used()?;
     let each = |index: usize| (after[index] - before[index]) * 1e5 / wrk.requests as f64;
     Ok(Sample {
