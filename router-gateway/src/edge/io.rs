@@ -105,6 +105,23 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> EdgeIo<IO> {
         }
     }
 
+    /// Reads what the protocol was detected by, and then the stream.
+    fn poll_input(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Prefix { bytes, filled, taken } = &mut self.prefix;
+        let rest = bytes.get(*taken..*filled).unwrap_or_default();
+        if rest.is_empty() {
+            return Pin::new(&mut self.io).poll_read(cx, buf);
+        }
+        let now = rest.get(..rest.len().min(buf.remaining())).unwrap_or_default();
+        buf.put_slice(now);
+        *taken += now.len();
+        // With what stands behind it: a head in two pieces would double the HTTP library's buffer, for good.
+        match Pin::new(&mut self.io).poll_read(cx, buf) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(())),
+        }
+    }
+
     /// Takes note of bytes that the HTTP library is about to see.
     fn arrived(&mut self, bytes: &[u8]) {
         if self.protocol == Protocol::Http2 || bytes.is_empty() {
@@ -209,20 +226,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> EdgeIo<IO> {
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for EdgeIo<IO> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.prefix.taken < this.prefix.filled {
-            let bytes = this.prefix.bytes;
-            let rest = bytes.get(this.prefix.taken..this.prefix.filled).unwrap_or_default();
-            let now = rest.get(..rest.len().min(buf.remaining())).unwrap_or_default();
-            buf.put_slice(now);
-            this.prefix.taken += now.len();
-            this.arrived(now);
-            return Poll::Ready(Ok(()));
-        }
         if this.refusal.is_some() {
             return this.poll_refusal(cx);
         }
         let before = buf.filled().len();
-        match Pin::new(&mut this.io).poll_read(cx, buf) {
+        match this.poll_input(cx, buf) {
             Poll::Ready(outcome) => {
                 this.arrived(buf.filled().get(before..).unwrap_or_default());
                 if this.refusal.is_some() {
