@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -114,18 +115,14 @@ impl Links {
     /// Gives a link to a worker, which drives it from its first frame on, until it is known whose it is.
     fn place(self: &Arc<Self>, link: BoxLink, from: &ServiceListener, number: usize) {
         let Some(worker) = self.workers.get(number) else { return };
-        let link = if self.workers.len() > 1 {
-            let detached = link.detach();
-            let _entered = worker.runtime.enter();
-            match detached.attach() {
-                Ok(link) => link,
-                Err(error) => {
-                    tracing::warn!(%error, "a link could not be moved to its worker");
-                    return;
-                }
+        // The listener's runtime is not the worker's, not even of an only worker: a link that stayed with it would wake
+        // two threads for what one reads.
+        let link = match attached(link, &worker.runtime) {
+            Ok(link) => link,
+            Err(error) => {
+                tracing::warn!(%error, "a link could not be moved to its worker");
+                return;
             }
-        } else {
-            link
         };
         let peer = link.peer();
         let mut nonce = [0; 32];
@@ -196,6 +193,13 @@ impl Links {
     fn unwelcomed(&self) -> std::sync::MutexGuard<'_, Unwelcomed> {
         self.unwelcomed.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Makes a link one of this runtime.
+fn attached(link: BoxLink, runtime: &tokio::runtime::Handle) -> io::Result<BoxLink> {
+    let detached = link.detach();
+    let _entered = runtime.enter();
+    detached.attach()
 }
 
 fn tell(closed: &Closed) {
