@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::goals::{self, Goal, Wanted};
 use super::launch::RunFolder;
-use super::load::{self, Steady, Wrk};
+use super::load::{self, Rate, Steady, Wrk};
 use super::machine::Machine;
 use super::report::{self, Disturbance, Progress};
 use super::samples::Summary;
@@ -159,9 +159,9 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         if placement == Placement::Pinned {
             for round in 1..=plan.rounds {
                 for peer in STEADY_PEERS {
-                    let load =
-                        load::steady(&folder, placement.client(), stand.front(peer), STEADY_RATE, plan.steady_seconds)
-                            .with_context(|| format!("{} at a fixed rate", peer.name()))?;
+                    let rate = Rate { per_second: STEADY_RATE, connections: 64, seconds: plan.steady_seconds };
+                    let load = load::steady(&folder, placement.client(), stand.front(peer), rate)
+                        .with_context(|| format!("{} at a fixed rate", peer.name()))?;
                     progress.step(&format!(
                         "{STEADY_RATE}/s, round {round}, {}: p99 {:.0} us",
                         peer.name(),

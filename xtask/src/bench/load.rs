@@ -67,8 +67,16 @@ fn microseconds(text: &str) -> Option<f64> {
     units.iter().find_map(|(unit, factor)| Some(text.strip_suffix(unit)?.parse::<f64>().ok()? * factor))
 }
 
-/// Connections of a run at a fixed rate.
-const STEADY_CONNECTIONS: u64 = 64;
+/// What is asked at a fixed rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Rate {
+    /// Requests a second, over all connections.
+    pub(super) per_second: u64,
+    pub(super) connections: u64,
+    /// After the warm-up.
+    pub(super) seconds: u32,
+}
+
 /// Seconds of it that are not counted.
 const STEADY_WARM_UP: u32 = 1;
 
@@ -81,20 +89,21 @@ pub(super) struct Steady {
 }
 
 /// Runs `h2load` over HTTP/1.1 at a fixed rate, with one thread.
-pub(super) fn steady(folder: &RunFolder, cores: Cores, at: SocketAddr, rate: u64, seconds: u32) -> Result<Steady> {
+pub(super) fn steady(folder: &RunFolder, cores: Cores, at: SocketAddr, rate: Rate) -> Result<Steady> {
     let log = folder.path().join("h2load.requests");
     if log.exists() {
         fs::remove_file(&log)?;
     }
-    let rate_each = rate as f64 / STEADY_CONNECTIONS as f64;
+    let Rate { per_second, connections, seconds } = rate;
+    let rate_each = per_second as f64 / connections as f64;
     let total = seconds + STEADY_WARM_UP;
     let args = [
         "--h1".to_owned(),
         "--threads=1".to_owned(),
-        format!("--clients={STEADY_CONNECTIONS}"),
+        format!("--clients={connections}"),
         format!("--rps={rate_each}"),
         // By number and not by duration, because a duration would cut off requests, and count them as failed.
-        format!("--requests={}", rate * u64::from(total)),
+        format!("--requests={}", per_second * u64::from(total)),
         format!("--log-file={}", log.display()),
         format!("http://{at}/hello"),
     ];

@@ -7,6 +7,7 @@
 mod accounting;
 mod compare;
 mod criterion;
+mod fair;
 mod goals;
 mod guard;
 mod idle;
@@ -49,6 +50,8 @@ enum Tool {
     Rpc(rpc::Args),
     /// Many endpoints, instances and connections, and instances that join and leave: what a request costs meanwhile.
     Scale(scale::Args),
+    /// Small requests beside a stalled body, or a bulk one, on the same link.
+    Fair(fair::Args),
     /// Instruction counts of single functions, beside the recorded ones: tells what grew.
     Guard(guard::Args),
 }
@@ -61,6 +64,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         Some(Tool::Idle(args)) => idle::run(workspace, args),
         Some(Tool::Rpc(args)) => rpc::run(workspace, args),
         Some(Tool::Scale(args)) => scale::run(workspace, args),
+        Some(Tool::Fair(args)) => fair::run(workspace, args),
         Some(Tool::Guard(args)) => guard::run(workspace, args),
     }
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::goals::{self, Goal, Wanted};
 use super::launch::{Client, Process, RunFolder};
-use super::load::{self, Steady};
+use super::load::{self, Rate, Steady};
 use super::machine::Machine;
 use super::report::{self, Disturbance, Progress};
 use super::samples::Summary;
@@ -235,7 +235,8 @@ fn ask(folder: &RunFolder, programs: &Programs, site: &Site, size: Size, seconds
 fn ask_in_a_storm(folder: &RunFolder, programs: &Programs, storm: Storm, args: &Args) -> Result<Stormy> {
     let (asked, _) = site(folder, programs, BASE)?;
     let other = Site::start(folder, programs, PLACEMENT, "other-gateway")?;
-    let steady = || load::steady(folder, PLACEMENT.client(), asked.http, args.rate, args.seconds);
+    let rate = Rate { per_second: args.rate, connections: CONNECTIONS.into(), seconds: args.seconds };
+    let steady = || load::steady(folder, PLACEMENT.client(), asked.http, rate);
     let stormed = match storm {
         Storm::No => {
             let steady = steady()?;

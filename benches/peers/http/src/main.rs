@@ -4,6 +4,7 @@
 //! It knows nothing of Stella Router. The clients print `begin` and `end` around what is to be measured, so that
 //! whoever started them can read processor time at these two moments.
 
+mod beside;
 mod hold;
 mod proxy;
 mod runtime;
@@ -27,6 +28,8 @@ enum Program {
     Proxy(proxy::Options),
     /// Large bodies, one after the other, over one connection.
     Stream(stream::Options),
+    /// One large body that moves or stands still, until it is told to stop.
+    Beside(beside::Options),
     /// Connections that are opened and kept; on command, each with a request in flight.
     Hold(hold::Options),
 }
@@ -36,6 +39,7 @@ fn main() -> anyhow::Result<()> {
         Program::Service(options) => service::run(&options),
         Program::Proxy(options) => proxy::run(&options),
         Program::Stream(options) => stream::run(&options),
+        Program::Beside(options) => beside::run(&options),
         Program::Hold(options) => hold::run(&options),
     }
 }
