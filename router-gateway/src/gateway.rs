@@ -85,7 +85,7 @@ pub struct Gateway {
     http_tasks: TaskTracker,
     link_tasks: TaskTracker,
     other_tasks: TaskTracker,
-    cut: CancellationToken,
+    cut: Stop,
     grace: Duration,
 }
 
@@ -171,7 +171,7 @@ impl Gateway {
         self.link_tasks.close();
         let _ = tokio::time::timeout(CLOSING, self.link_tasks.wait()).await;
         self.stop_admin.request();
-        self.cut.cancel();
+        self.cut.request();
         for tasks in [&self.http_tasks, &self.link_tasks, &self.other_tasks] {
             tasks.close();
             let _ = tokio::time::timeout(CLOSING, tasks.wait()).await;
@@ -185,7 +185,7 @@ impl Drop for Gateway {
         self.stop.request();
         self.stop_admin.request();
         self.stop_links.cancel();
-        self.cut.cancel();
+        self.cut.request();
     }
 }
 
@@ -262,7 +262,7 @@ impl Builder {
             stop: Stop::new(),
             http_tasks: TaskTracker::new(),
             other_tasks: TaskTracker::new(),
-            cut: CancellationToken::new(),
+            cut: Stop::new(),
             settings,
         };
         let (http_addr, listeners) = node.http_listeners(http, &workers)?;
@@ -288,7 +288,7 @@ struct Node {
     stop: Stop,
     http_tasks: TaskTracker,
     other_tasks: TaskTracker,
-    cut: CancellationToken,
+    cut: Stop,
 }
 
 /// A worker's listener: given from outside, or bound here.
@@ -405,7 +405,7 @@ impl Node {
         }
         let (registry, environment, cut) = (Arc::clone(&self.registry), self.environment, self.cut.clone());
         self.other_tasks.spawn(async move {
-            while cut.run_until_cancelled(tokio::time::sleep(SWEEP)).await.is_some() {
+            while cut.unless_requested(tokio::time::sleep(SWEEP)).await.is_some() {
                 registry.sweep(environment.now());
             }
         });

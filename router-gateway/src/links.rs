@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::dispatch::{Dispatch, WaitingLine};
+use crate::edge::Stop;
 use crate::registry::Registry;
 use crate::respond::{self, X_REQUEST_ID};
 use crate::routing::instance::LinkId;
@@ -47,7 +48,7 @@ pub(crate) struct Links {
     pub(crate) workers: Vec<LinkWorker>,
     pub(crate) tasks: TaskTracker,
     /// Cuts everything: the grace is over.
-    pub(crate) cut: CancellationToken,
+    pub(crate) cut: Stop,
     pub(crate) unwelcomed: Mutex<Unwelcomed>,
 }
 
@@ -157,7 +158,7 @@ impl Links {
         let links = Arc::clone(self);
         let driving = async move {
             let mut driver = driver;
-            match links.cut.run_until_cancelled(until_placed(&mut driver, &destination)).await {
+            match links.cut.unless_requested(until_placed(&mut driver, &destination)).await {
                 Some(Ok(place)) if place != number => links.take_over(driver, place),
                 Some(Ok(_)) => links.drive(&mut driver).await,
                 Some(Err(closed)) => tell(&closed),
@@ -185,7 +186,7 @@ impl Links {
     }
 
     async fn drive(&self, driver: &mut Driver) {
-        if let Some(closed) = self.cut.run_until_cancelled(driver).await {
+        if let Some(closed) = self.cut.unless_requested(driver).await {
             tell(&closed);
         }
     }
@@ -267,7 +268,7 @@ impl Application for GatewayLink {
     fn event(&mut self, event: ConnectionEvent, handle: &Handle) {
         if let ConnectionEvent::Closed(closed) = &event {
             self.no_longer_pending();
-            if self.joined.is_none() && !self.links.cut.is_cancelled() {
+            if self.joined.is_none() && !self.links.cut.is_requested() {
                 // Refusals are logged, counted, visible (SPEC 8).
                 // Bytes that are no frames, or an end without a word, have no code of the protocol.
                 let code = if closed.by == ClosedBy::Link { "link" } else { closed.code.as_str() };
@@ -300,7 +301,7 @@ impl Application for GatewayLink {
                 let response = tokio::select! {
                     biased;
                     () = responder.cancelled() => return,
-                    () = cut.cancelled() => return,
+                    () = cut.requested() => return,
                     response = answer => response,
                 };
                 if let Err(error) = responder.respond(response).await {

@@ -9,7 +9,6 @@ use std::time::Duration;
 use http::{Request, Response};
 use router_link::Body;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
@@ -34,7 +33,7 @@ pub struct Edge {
     /// Owns every task of every connection.
     pub tasks: TaskTracker,
     /// Cuts connections in the middle: the grace is over.
-    pub cut: CancellationToken,
+    pub cut: Stop,
 }
 
 impl Edge {
@@ -65,7 +64,7 @@ impl Edge {
                     let cut = self.cut.clone();
                     let seat = self.floor.sit(self.worker);
                     self.tasks.spawn(async move {
-                        cut.run_until_cancelled(serving).await;
+                        cut.unless_requested(serving).await;
                         drop((place, seat));
                     });
                 }

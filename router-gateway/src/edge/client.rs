@@ -37,6 +37,8 @@ pub struct ClientConnection {
     answering: AtomicBool,
     /// Something began or ended since the task last looked: the time of being idle begins anew.
     stirred: AtomicBool,
+    /// A head has begun and is not complete.
+    partial_head: AtomicBool,
     /// The head that was read last had two lengths.
     two_lengths: AtomicBool,
     /// A body was not read to its end, so that closing must linger.
@@ -66,6 +68,7 @@ impl ClientConnection {
             open: AtomicU32::new(0),
             answering: AtomicBool::new(false),
             stirred: AtomicBool::new(false),
+            partial_head: AtomicBool::new(false),
             two_lengths: AtomicBool::new(false),
             unread: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
@@ -121,10 +124,20 @@ impl ClientConnection {
         !self.answering.load(Ordering::Relaxed) && !self.is_busy()
     }
 
+    /// Whether nothing was begun that the HTTP library has not finished: it could be built anew and nobody would see it.
+    pub(super) fn is_quiet(&self) -> bool {
+        let any = |flags: [&AtomicBool; 3]| flags.iter().any(|flag| flag.load(Ordering::Relaxed));
+        self.owes_nothing() && !any([&self.partial_head, &self.unread, &self.given_up])
+    }
+
     pub(super) fn flushed(&self) {
         if self.answering.load(Ordering::Relaxed) && !self.is_busy() {
             self.answering.store(false, Ordering::Relaxed);
         }
+    }
+
+    pub(super) fn note_partial_head(&self, begun: bool) {
+        self.partial_head.store(begun, Ordering::Relaxed);
     }
 
     pub(super) fn note_head(&self, two_lengths: bool) {

@@ -17,7 +17,7 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use router_link::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
@@ -30,6 +30,10 @@ use crate::http_semantics;
 
 /// Between two pings to an HTTP/2 client, and until a missing answer ends the connection.
 const H2_PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(15));
+
+/// After how long without a request a connection's HTTP state is given up until the next one: making it anew costs some
+/// microseconds, keeping it some 20 KiB.
+const QUIET_AFTER: Duration = Duration::from_secs(1);
 
 /// Serves one connection to its end.
 pub(super) async fn serve<IO, S>(
@@ -56,16 +60,15 @@ pub(super) async fn serve<IO, S>(
     let Ok(Ok(Some(protocol))) = protocol else { return };
     let requests =
         Requests { stack: RefCell::new(stack), connection: Arc::clone(&connection), context: Arc::clone(&context) };
-    let io = TokioIo::new(io);
-    let idle = Idle::new(context.settings.keep_alive_timeout);
+    let mut driving = Driving { connection: &connection, stop, idle: Idle::new(context.settings.keep_alive_timeout) };
     let outcome = match protocol {
-        Protocol::Http1 => {
-            let http = Box::pin(http1_builder(&context).serve_connection(io, requests));
-            drive(http, |http| http.graceful_shutdown(), &connection, stop, idle).await
-        }
+        Protocol::Http1 => driving.http1(io, requests, &context).await,
         Protocol::Http2 => {
-            let http = Box::pin(http2_builder(&context, tasks).serve_connection(io, requests));
-            drive(http, |http| http.graceful_shutdown(), &connection, stop, idle).await
+            let http = Box::pin(http2_builder(&context, tasks).serve_connection(TokioIo::new(io), requests));
+            match driving.drive(http, |http| http.graceful_shutdown(), false).await {
+                Driven::Over(outcome) => outcome,
+                Driven::Quiet(_) => Ok(()),
+            }
         }
     };
     if let Err(error) = outcome {
@@ -73,53 +76,115 @@ pub(super) async fn serve<IO, S>(
     }
 }
 
-/// Polls a connection, and beside it what stops it and what is left of its bodies. The connection is boxed, so that one
-/// that is idle holds no room for what it might have been.
-async fn drive<C, G>(
-    mut http: Pin<Box<C>>,
-    mut stop_http: G,
-    connection: &ClientConnection,
+/// Polls the HTTP library's connection, and beside it what stops it and what is left of its bodies.
+struct Driving<'a> {
+    connection: &'a ClientConnection,
     stop: Stop,
-    mut idle: Idle,
-) -> Result<(), hyper::Error>
-where
-    C: Future<Output = Result<(), hyper::Error>>,
-    G: FnMut(Pin<&mut C>),
-{
-    let mut requested = pin!(stop.requested());
-    let mut registered = false;
-    let mut stopping = false;
-    poll_fn(|cx| {
-        // The flag is one load; the waiting future, which locks, is polled once to leave its waker.
-        if !stopping && (!registered || stop.is_requested()) {
-            connection.driven_by(cx.waker());
-            registered = true;
-            if requested.as_mut().poll(cx).is_ready() || stop.is_requested() {
-                stopping = true;
-                stop_http(http.as_mut());
-            }
-        }
-        let outcome = http.as_mut().poll(cx);
-        if outcome.is_ready() {
-            return outcome;
-        }
-        connection.poll_leftover(cx);
-        if !stopping && idle.poll(connection, cx).is_ready() {
-            stopping = true;
-            stop_http(http.as_mut());
-            return http.as_mut().poll(cx);
-        }
-        Poll::Pending
-    })
-    .await
+    idle: Idle,
 }
 
-/// How long a connection has had nothing open. The timer is not touched by requests: it wakes early, and is then set to
-/// what is left.
+/// Why a connection is not polled any more.
+enum Driven<C> {
+    Over(Result<(), hyper::Error>),
+    /// It has done nothing for a while, and nothing was begun.
+    Quiet(Pin<Box<C>>),
+}
+
+impl Driving<'_> {
+    /// Serves HTTP/1.1. While a client says nothing, the HTTP library's state and buffers are not kept.
+    async fn http1<IO, S>(
+        &mut self,
+        mut io: EdgeIo<IO>,
+        mut requests: Requests<S>,
+        context: &EdgeContext,
+    ) -> Result<(), hyper::Error>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Send + Sync + 'static,
+        S::Future: Send + 'static,
+    {
+        loop {
+            let http = Box::pin(http1_builder(context).serve_connection(TokioIo::new(io), requests));
+            let quiet = match self.drive(http, |http| http.graceful_shutdown(), true).await {
+                Driven::Over(outcome) => return outcome,
+                Driven::Quiet(http) => http,
+            };
+            let parts = Pin::into_inner(quiet).into_parts();
+            debug_assert!(parts.read_buf.is_empty(), "a quiet connection has read nothing that it has not given on");
+            (io, requests) = (parts.io.into_inner(), parts.service);
+            let begins = tokio::select! {
+                biased;
+                begins = poll_fn(|cx| io.poll_next(cx)) => matches!(begins, Ok(true)),
+                () = self.stop.requested() => false,
+                () = self.idle.over() => false,
+            };
+            if !begins {
+                return Ok(());
+            }
+            self.idle.begin_anew();
+        }
+    }
+
+    /// Polls until the connection is over, or if it `may_rest`, until it is quiet. It is boxed, so that its task holds no
+    /// room for what it might be.
+    async fn drive<C, G>(&mut self, http: Pin<Box<C>>, mut stop_http: G, may_rest: bool) -> Driven<C>
+    where
+        C: Future<Output = Result<(), hyper::Error>>,
+        G: FnMut(Pin<&mut C>),
+    {
+        let Self { connection, stop, idle } = self;
+        let mut requested = pin!(stop.requested());
+        let mut registered = false;
+        let mut stopping = false;
+        let mut http = Some(http);
+        poll_fn(|cx| {
+            let Some(driven) = http.as_mut() else { return Poll::Pending };
+            // The flag is one load; the waiting future, which locks, is polled once to leave its waker.
+            if !stopping && (!registered || stop.is_requested()) {
+                connection.driven_by(cx.waker());
+                registered = true;
+                if requested.as_mut().poll(cx).is_ready() || stop.is_requested() {
+                    stopping = true;
+                    stop_http(driven.as_mut());
+                }
+            }
+            if let Poll::Ready(outcome) = driven.as_mut().poll(cx) {
+                return Poll::Ready(Driven::Over(outcome));
+            }
+            connection.poll_leftover(cx);
+            while !stopping && let Poll::Ready(idleness) = idle.poll(connection, cx) {
+                match idleness {
+                    Idleness::Quiet if may_rest && connection.is_quiet() => {
+                        return http.take().map_or(Poll::Pending, |http| Poll::Ready(Driven::Quiet(http)));
+                    }
+                    Idleness::Quiet => {}
+                    Idleness::Over => {
+                        stopping = true;
+                        stop_http(driven.as_mut());
+                        return driven.as_mut().poll(cx).map(Driven::Over);
+                    }
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+/// How long a connection has had nothing open. Requests do not touch the timer: it looks at times whether there were
+/// any, so it may say so late by [`QUIET_AFTER`], and never early.
 struct Idle {
     limit: Duration,
     since: Instant,
     alarm: Option<Pin<Box<Sleep>>>,
+}
+
+/// How idle a connection is.
+enum Idleness {
+    /// For [`QUIET_AFTER`] at least.
+    Quiet,
+    /// For longer than it may.
+    Over,
 }
 
 impl Idle {
@@ -127,29 +192,45 @@ impl Idle {
         Self { limit, since: Instant::now(), alarm: None }
     }
 
-    /// Ready when the connection has been idle for too long.
-    fn poll(&mut self, connection: &ClientConnection, cx: &mut Context<'_>) -> Poll<()> {
-        if connection.has_stirred() {
-            self.since = Instant::now();
-        }
-        let limit = self.limit;
+    /// Ready when there is something to say about idleness; it wants to be asked again then.
+    fn poll(&mut self, connection: &ClientConnection, cx: &mut Context<'_>) -> Poll<Idleness> {
+        let (since, limit) = (self.since, self.limit);
         let alarm = match &mut self.alarm {
             // Its waker is this task's already.
             Some(alarm) if !alarm.is_elapsed() => return Poll::Pending,
             Some(alarm) => alarm,
-            none => none.insert(Box::pin(sleep(limit))),
+            none => none.insert(Box::pin(sleep_until(since + QUIET_AFTER.min(limit)))),
         };
         while alarm.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
-            if connection.is_busy() {
+            if connection.has_stirred() || connection.is_busy() {
                 self.since = now;
             }
-            if now >= self.since + limit {
-                return Poll::Ready(());
+            let idle = now - self.since;
+            if idle >= limit {
+                return Poll::Ready(Idleness::Over);
             }
-            alarm.as_mut().reset(self.since + limit);
+            if idle >= QUIET_AFTER {
+                alarm.as_mut().reset(self.since + limit);
+                // Leaves its waker; should it have rung already, the next look at it says so.
+                let _ = alarm.as_mut().poll(cx);
+                return Poll::Ready(Idleness::Quiet);
+            }
+            alarm.as_mut().reset(self.since + QUIET_AFTER.min(limit));
         }
         Poll::Pending
+    }
+
+    /// Something has begun after a long silence.
+    fn begin_anew(&mut self) {
+        *self = Self::new(self.limit);
+    }
+
+    /// Waits until the connection has been idle for too long, if nothing stirs.
+    async fn over(&mut self) {
+        if let Some(alarm) = &mut self.alarm {
+            alarm.await;
+        }
     }
 }
 
@@ -158,6 +239,8 @@ fn http1_builder(context: &EdgeContext) -> http1::Builder {
     let mut builder = http1::Builder::new();
     // Patience is the byte stream's, which can say 408; the library's own timer cannot.
     builder.timer(TokioTimer::new()).header_read_timeout(None);
+    // The byte stream sees whether a client has gone.
+    builder.half_close(true);
     builder.max_header_size(settings.max_header_bytes);
     // Any other number than the library's own costs two allocations a request.
     if settings.max_headers != LIBRARY_MAX_HEADERS {

@@ -39,20 +39,47 @@ pub(super) enum Protocol {
     Http2,
 }
 
-/// What was read to detect the protocol, still to be given to the HTTP library.
+/// A little that was read before the HTTP library asked, and is still to be given to it.
 #[derive(Debug, Default)]
-struct Prefix {
+struct Ahead {
     bytes: [u8; H2_PREFACE.len()],
     filled: usize,
     taken: usize,
+}
+
+impl Ahead {
+    fn rest(&self) -> &[u8] {
+        self.bytes.get(self.taken..self.filled).unwrap_or_default()
+    }
+
+    /// Reads what there is room for; says how much came.
+    fn poll_fill(&mut self, io: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut buf = ReadBuf::new(self.bytes.get_mut(self.filled..).unwrap_or_default());
+        ready!(Pin::new(io).poll_read(cx, &mut buf))?;
+        let read = buf.filled().len();
+        self.filled += read;
+        Poll::Ready(Ok(read))
+    }
+
+    /// Gives as much as fits.
+    fn give(&mut self, to: &mut ReadBuf<'_>) {
+        let length = self.rest().len().min(to.remaining());
+        to.put_slice(self.rest().get(..length).unwrap_or_default());
+        self.taken += length;
+        if self.taken == self.filled {
+            *self = Self::default();
+        }
+    }
 }
 
 pub(super) struct EdgeIo<IO> {
     io: IO,
     connection: Arc<ClientConnection>,
     context: Arc<EdgeContext>,
-    prefix: Prefix,
+    ahead: Ahead,
     protocol: Protocol,
+    /// The HTTP library waits for more to read.
+    hungry: bool,
     /// Since when a request head has begun and is not complete.
     head_since: Option<Instant>,
     scan: HeadScan,
@@ -71,8 +98,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> EdgeIo<IO> {
             io,
             connection,
             context,
-            prefix: Prefix::default(),
+            ahead: Ahead::default(),
             protocol: Protocol::Http1,
+            hungry: false,
             head_since: None,
             scan: HeadScan::default(),
             alarm: None,
@@ -85,40 +113,58 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> EdgeIo<IO> {
     /// Reads until it is clear which protocol the client speaks; `None` if it says nothing at all.
     pub(super) fn poll_protocol(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Protocol>>> {
         loop {
-            let Prefix { bytes, filled, .. } = &mut self.prefix;
-            let seen = bytes.get(..*filled).unwrap_or_default();
+            let seen = self.ahead.rest();
             if !H2_PREFACE.starts_with(seen) {
                 return Poll::Ready(Ok(Some(Protocol::Http1)));
             }
-            if *filled == H2_PREFACE.len() {
+            if seen.len() == H2_PREFACE.len() {
                 self.protocol = Protocol::Http2;
                 return Poll::Ready(Ok(Some(Protocol::Http2)));
             }
-            let mut buf = ReadBuf::new(bytes.get_mut(*filled..).unwrap_or_default());
-            ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf))?;
-            let read = buf.filled().len();
-            if read == 0 {
+            if ready!(self.ahead.poll_fill(&mut self.io, cx))? == 0 {
                 // An unfinished preface is left to the HTTP/1.1 parser, which says 400.
-                return Poll::Ready(Ok((*filled > 0).then_some(Protocol::Http1)));
+                return Poll::Ready(Ok((!self.ahead.rest().is_empty()).then_some(Protocol::Http1)));
             }
-            *filled += read;
         }
     }
 
-    /// Reads what the protocol was detected by, and then the stream.
+    /// Waits for a next request of a client that speaks HTTP/1.1; says whether one has begun, or the client has gone.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        self.hungry = false;
+        Poll::Ready(Ok(ready!(self.ahead.poll_fill(&mut self.io, cx))? > 0))
+    }
+
+    /// Reads what was read ahead, and then the stream.
     fn poll_input(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Prefix { bytes, filled, taken } = &mut self.prefix;
-        let rest = bytes.get(*taken..*filled).unwrap_or_default();
-        if rest.is_empty() {
+        if self.ahead.rest().is_empty() {
             return Pin::new(&mut self.io).poll_read(cx, buf);
         }
-        let now = rest.get(..rest.len().min(buf.remaining())).unwrap_or_default();
-        buf.put_slice(now);
-        *taken += now.len();
+        self.ahead.give(buf);
         // With what stands behind it: a head in two pieces would double the HTTP library's buffer, for good.
         match Pin::new(&mut self.io).poll_read(cx, buf) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Sees whether a client whose request is being answered is still there. The HTTP library could do it too, but reads
+    /// into a buffer of its own size, which every request in flight would hold.
+    ///
+    /// # Errors
+    /// The client has gone: nobody will read the answer.
+    fn look_ahead(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.protocol == Protocol::Http2
+            || self.hungry
+            || !self.connection.is_busy()
+            || !self.ahead.rest().is_empty()
+        {
+            return Ok(());
+        }
+        match self.ahead.poll_fill(&mut self.io, cx) {
+            Poll::Ready(Ok(0)) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the client left before its answer")),
+            Poll::Ready(Err(error)) => Err(error),
+            // Its next request, or more of its body, which the HTTP library will ask for.
+            Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
         }
     }
 
@@ -136,6 +182,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> EdgeIo<IO> {
             self.scan = HeadScan::default();
         }
         self.scan.feed(bytes);
+        self.connection.note_partial_head(!self.scan.is_complete());
         if self.scan.is_complete() {
             self.head_since = None;
             self.connection.note_head(self.scan.found().two_lengths());
@@ -199,6 +246,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> EdgeIo<IO> {
             self.stalled = None;
             return outcome;
         }
+        self.look_ahead(cx)?;
         let patience = self.context.settings.body_idle_timeout;
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + patience)));
         ready!(stalled.as_mut().poll(cx));
@@ -230,7 +278,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for EdgeIo<IO> {
             return this.poll_refusal(cx);
         }
         let before = buf.filled().len();
-        match this.poll_input(cx, buf) {
+        let input = this.poll_input(cx, buf);
+        this.hungry = input.is_pending();
+        match input {
             Poll::Ready(outcome) => {
                 this.arrived(buf.filled().get(before..).unwrap_or_default());
                 if this.refusal.is_some() {
@@ -295,6 +345,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for EdgeIo<IO> {
         // The HTTP library flushes when its own buffer is empty.
         if this.protocol == Protocol::Http1 {
             this.connection.flushed();
+            this.look_ahead(cx)?;
         }
         Poll::Ready(Ok(()))
     }

@@ -1,8 +1,10 @@
 //! Stop: the wish that work ends in good order, for everybody who holds a clone. It knows nothing of the work.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 use tokio_util::sync::CancellationToken;
 
@@ -34,5 +36,24 @@ impl Stop {
     /// Waits until somebody asks.
     pub fn requested(&self) -> impl Future<Output = ()> + Send + use<> {
         self.token.clone().cancelled_owned()
+    }
+
+    /// Runs a future until it is done, or somebody asks: then it is dropped, and this is `None`. It stays with the task
+    /// that polled it first.
+    pub async fn unless_requested<F: Future>(&self, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        let mut requested = pin!(self.requested());
+        let mut registered = false;
+        poll_fn(|cx| {
+            // The flag is one load; the waiting future, which locks, is polled once to leave its waker.
+            if !registered || self.is_requested() {
+                registered = true;
+                if requested.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(None);
+                }
+            }
+            future.as_mut().poll(cx).map(Some)
+        })
+        .await
     }
 }

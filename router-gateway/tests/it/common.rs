@@ -14,7 +14,6 @@ use router_link::{Body, Environment, SystemEnvironment};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceBuilder};
 
@@ -78,7 +77,7 @@ where
         worker: 0,
         stop: stop.clone(),
         tasks: tasks.clone(),
-        cut: CancellationToken::new(),
+        cut: Stop::new(),
     };
     tasks.spawn(edge.run(listener, stack));
     TestEdge { address, stop, tasks, node_bytes }

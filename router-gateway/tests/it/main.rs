@@ -7,5 +7,6 @@ mod http2;
 mod limits;
 mod links;
 mod memory;
+mod quiet;
 mod stub;
 mod waiting;

@@ -1,0 +1,138 @@
+//! Client connections that say nothing for a while: what is kept for them is less, and nobody can tell.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use router_gateway::edge::EdgeSettings;
+use router_link::Body;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
+use tokio::time::{Instant, advance, timeout};
+
+use crate::common::{read_response, start, start_in_memory, status};
+
+const GET: &[u8] = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
+
+async fn path(request: Request<Body>) -> Result<Response<Body>, Infallible> {
+    Ok(Response::new(Body::from(request.uri().path().to_owned())))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_after_a_long_silence_is_answered_as_the_first_one() {
+    let (_edge, clients) = start_in_memory(EdgeSettings::default(), tower::service_fn(path));
+    let mut client = clients.connect().await;
+    for silence in [0, 3, 40, 70, 1] {
+        tokio::time::sleep(Duration::from_secs(silence)).await;
+        client.write_all(GET).await.unwrap();
+        let (head, body) = read_response(&mut client).await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        assert_eq!(body, b"/a");
+    }
+    // A head whose first byte came long before the rest of it, after a silence.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    client.write_all(&GET[..1]).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    client.write_all(&GET[1..]).await.unwrap();
+    assert_eq!(read_response(&mut client).await.1, b"/a");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silence_within_a_head_stays_a_408() {
+    let (_edge, clients) = start_in_memory(EdgeSettings::default(), tower::service_fn(path));
+    let mut client = clients.connect().await;
+    client.write_all(GET).await.unwrap();
+    read_response(&mut client).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    client.write_all(b"GET /b HTT").await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(status(&answer), "408", "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silence_that_is_too_long_ends_the_connection_and_no_sooner() {
+    let limit = Duration::from_secs(20);
+    let settings = EdgeSettings { keep_alive_timeout: limit, ..EdgeSettings::default() };
+    let (_edge, clients) = start_in_memory(settings, tower::service_fn(path));
+    let mut client = clients.connect().await;
+    for _ in 0..2 {
+        client.write_all(GET).await.unwrap();
+        read_response(&mut client).await;
+        let silent_since = Instant::now();
+        if timeout(limit / 2, client.read_u8()).await.is_err() {
+            continue;
+        }
+        panic!("it was closed after {:?}", silent_since.elapsed());
+    }
+    client.write_all(GET).await.unwrap();
+    read_response(&mut client).await;
+    let silent_since = Instant::now();
+    assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    let silent = silent_since.elapsed();
+    assert!(silent >= limit && silent <= limit + Duration::from_secs(2), "{silent:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_takes_long_is_no_silence() {
+    let settings = EdgeSettings { keep_alive_timeout: Duration::from_secs(5), ..EdgeSettings::default() };
+    let slow = tower::service_fn(|request: Request<Body>| async move {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        path(request).await
+    });
+    let (_edge, clients) = start_in_memory(settings, slow);
+    let mut client = clients.connect().await;
+    // The second one comes while the first one is answered, in two pieces: read ahead, and asked for later.
+    client.write_all(GET).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    client.write_all(b"GET /the/second/one HT").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    client.write_all(b"TP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    assert_eq!(read_response(&mut client).await.1, b"/a");
+    assert_eq!(read_response(&mut client).await.1, b"/the/second/one");
+}
+
+#[tokio::test]
+async fn a_stop_ends_connections_that_rest() {
+    let (edge, clients) = start_in_memory(EdgeSettings::default(), tower::service_fn(path));
+    let mut client = clients.connect().await;
+    client.write_all(GET).await.unwrap();
+    read_response(&mut client).await;
+    tokio::time::pause();
+    advance(Duration::from_secs(10)).await;
+    edge.stop.request();
+    assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    edge.tasks.close();
+    edge.tasks.wait().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_drops_its_request_with_or_without_a_body() {
+    for request in ["GET / HTTP/1.1\r\nHost: a\r\n\r\n", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"] {
+        let (came, gone) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (notice, departure) = (Arc::clone(&came), Arc::clone(&gone));
+        let never = tower::service_fn(move |request: Request<Body>| {
+            let (came, gone) = (Arc::clone(&notice), Arc::clone(&departure));
+            async move {
+                struct OnDrop(Arc<Notify>);
+                impl Drop for OnDrop {
+                    fn drop(&mut self) {
+                        self.0.notify_one();
+                    }
+                }
+                let _gone = OnDrop(gone);
+                let _body = http_body_util::BodyExt::collect(request.into_body()).await;
+                came.notify_one();
+                std::future::pending::<()>().await;
+                Ok(Response::new(Body::empty()))
+            }
+        });
+        let edge = start(EdgeSettings::default(), never);
+        let mut client = tokio::net::TcpStream::connect(edge.address).await.unwrap();
+        client.write_all(request.as_bytes()).await.unwrap();
+        came.notified().await;
+        drop(client);
+        timeout(Duration::from_secs(10), gone.notified()).await.expect("the request outlived its client");
+    }
+}
