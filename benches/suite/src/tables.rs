@@ -10,6 +10,7 @@ use router_common::path::RequestPath;
 use router_common::session::lease::Lease;
 use router_gateway::routing::instance::{Candidate, Health, InstanceKey, InstanceState, LinkId, LinkState};
 use router_gateway::routing::key::EndpointKey;
+use router_gateway::routing::nearest::Changes;
 use router_gateway::routing::table::{
     EndpointSet, RouteEndpoint, RouteTable, ServiceLive, ServiceSets, Shape, VersionLive,
 };
@@ -43,23 +44,25 @@ pub fn table(endpoints: usize, instances: usize) -> RouteTable<()> {
             name: name.clone(),
             versions: vec![(version.clone(), vec![Arc::new(EndpointSet { endpoints })])],
         });
+        let changes = Arc::default();
         let candidates = (0..instances)
             .map(|_| {
                 number += 1;
                 let id = format!("instance-{number:06}").parse().expect("an instance id");
                 let region = "here".parse().expect("a region");
-                candidate(number, Instance { service: name.clone(), version: version.clone(), region, id })
+                let instance = Instance { service: name.clone(), version: version.clone(), region, id };
+                candidate(number, instance, &changes)
             })
             .collect();
-        let versions = vec![VersionLive { version: version.clone(), candidates, in_service: true, default_from: None }];
+        let versions = vec![VersionLive::new(version.clone(), candidates, true, None)];
         live.push(Arc::new(ServiceLive { name, configured_default: None, versions }));
     }
     let shape = Arc::new(Shape::build(&sets, |_, _| true));
     RouteTable::new(shape, live, Arc::default(), Strategy::default())
 }
 
-fn candidate(number: u64, instance: Instance) -> Candidate<()> {
-    let state = InstanceState::new(InstanceKey(number), instance, Lease::new(1024));
+fn candidate(number: u64, instance: Instance, changes: &Arc<Changes>) -> Candidate<()> {
+    let state = InstanceState::new(InstanceKey(number), instance, Lease::new(1024), changes.clone());
     state.set_status(Health::Healthy, 0);
     state.set_round_trip(Duration::from_millis(1));
     state.set_routable();

@@ -73,7 +73,9 @@ impl<H: LinkHandle> Books<H> {
         let hello = &joining.hello;
         let key = InstanceKey(self.take_number());
         let lease = Lease::new(hello.lease.min(limits::LEASE_MAX));
-        let state = Arc::new(InstanceState::new(key, hello.instance.clone(), lease));
+        // All instances of a service count their changes together.
+        let changes = self.members_of(&hello.instance.service).first().map(|member| member.state.changes().clone());
+        let state = Arc::new(InstanceState::new(key, hello.instance.clone(), lease, changes.unwrap_or_default()));
         let mut member = Member::new(state, hello.incarnation, joining.identity.clone(), tier, now);
         if let Some(old) = old {
             member.supersedes(old);

@@ -81,11 +81,10 @@ impl<H> Publisher<H> {
             let mut default_from = self.services.remove(&name).map(|old| old.default_from).unwrap_or_default();
             let members = members(&name);
             self.promote(&mut default_from, &versions, &members, now);
-            let version = |(version, sets): &(Version, Vec<Arc<OfferedSet>>)| VersionLive {
-                version: version.clone(),
-                candidates: candidates(sets, &members).into(),
-                in_service: count_in_service(version, &members) > 0,
-                default_from: default_from.get(version).copied(),
+            let version = |(version, sets): &(Version, Vec<Arc<OfferedSet>>)| {
+                let in_service = count_in_service(version, &members) > 0;
+                let candidates = candidates(sets, &members).into();
+                VersionLive::new(version.clone(), candidates, in_service, default_from.get(version).copied())
             };
             let versions = versions.iter().map(version).collect();
             let live = ServiceLive { name: name.clone(), configured_default: configured_default(&name), versions };

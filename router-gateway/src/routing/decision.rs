@@ -15,6 +15,7 @@ use router_common::path::{Parameters, PathError, RequestPath};
 use router_common::problem::{Problem, ProblemCode};
 
 use super::instance::{Candidate, ChosenLink, Fitness, Health, InstanceKey, InstanceState, LinkState};
+use super::strategy::Choice;
 use super::survivors::{Seen, Survivors};
 use super::table::{Matched, NoMatch, RouteEndpoint, RouteTable, Selected, VersionLive};
 use super::trace::{Step, Trace, Untraced, Why};
@@ -105,8 +106,12 @@ impl From<NoMatch> for Rejection {
 /// [`Rejection`]: what to answer instead.
 pub fn decide<'t, H>(table: &'t RouteTable<H>, facts: &RequestFacts<'_>) -> Result<Decision<'t, H>, Rejection> {
     let outcome = decide_traced(table, facts, &mut Untraced)?;
-    if let Some(turn) = outcome.next_turn {
-        outcome.selected.route.turn.store(turn, Ordering::Relaxed);
+    let turn = &outcome.selected.route.turn;
+    if let Some(next) = outcome.next_turn
+        && turn.load(Ordering::Relaxed) != next
+    {
+        // All threads share it: nothing is written where nothing changes.
+        turn.store(next, Ordering::Relaxed);
     }
     if let Some(turn) = outcome.link.next_turn {
         outcome.candidate.instance.set_link_turn(turn);
@@ -160,6 +165,13 @@ pub fn decide_traced<'t, H, T: Trace>(
     // (3) authorize
     authorize(&selected.route.requiring_claims, facts.claims)?;
     // (4) to (8) choose an instance
+    let turn = selected.route.turn.load(Ordering::Relaxed);
+    if !T::LISTENS
+        && let Some(choice) =
+            selected.version.choose_near(table.strategy(), turn, |candidate| selected.serves(candidate, facts))
+    {
+        return outcome(selected, choice, facts);
+    }
     let mut inline = [Seen::default(); INLINE_CANDIDATES];
     let mut large = Vec::new();
     let candidates = &selected.version.candidates;
@@ -172,16 +184,24 @@ pub fn decide_traced<'t, H, T: Trace>(
     };
     let mut survivors = available(&selected, facts, buffer, trace)?;
     survivors.keep_nearest(trace);
-    let turn = selected.route.turn.load(Ordering::Relaxed);
-    let choice = table.strategy().choose(survivors, turn, facts.random, trace);
-    let chosen = choice.and_then(|choice| {
-        let candidate = candidates.get(choice.place)?;
+    match table.strategy().choose(survivors, turn, facts.random, trace) {
+        Some(choice) => outcome(selected, choice, facts),
+        None => Err(no_instance().into()),
+    }
+}
+
+fn outcome<'t, H>(
+    selected: Selected<'t, H>,
+    choice: Choice,
+    facts: &RequestFacts<'_>,
+) -> Result<Outcome<'t, H>, Rejection> {
+    let found = selected.version.candidates.get(choice.place).and_then(|candidate| {
         let endpoint = selected.route.endpoints.get(candidate.set)?.as_ref()?;
-        Some((candidate, endpoint, candidate.link(facts.worker)?, choice.next_turn))
+        Some((candidate, endpoint, candidate.link(facts.worker)?))
     });
-    // Every survivor has the endpoint, and an instance without links is in no table.
-    let Some((candidate, endpoint, link, next_turn)) = chosen else { return Err(no_instance().into()) };
-    Ok(Outcome { selected, candidate, endpoint, link, next_turn })
+    // Whoever is chosen has the endpoint, and an instance without links is in no table.
+    let Some((candidate, endpoint, link)) = found else { return Err(no_instance().into()) };
+    Ok(Outcome { selected, candidate, endpoint, link, next_turn: choice.next_turn })
 }
 
 /// Step 1 without a match: "does not exist", or "not so", unless an outage explains it.
@@ -274,8 +294,6 @@ fn available<'s, H, T: Trace>(
     trace: &mut T,
 ) -> Result<Survivors<'s>, Rejection> {
     let VersionLive { candidates, .. } = selected.version;
-    // Where there is one set, all have the endpoint: it came from there.
-    let one_set = selected.servers() == Servers::All;
     let mut survivors = Survivors::new(buffer);
     let mut healthy_tier = u16::MAX;
     let mut leased_out = None;
@@ -286,7 +304,7 @@ fn available<'s, H, T: Trace>(
         }
         let state = &*candidate.instance;
         let fitness = state.fitness();
-        let has_endpoint = one_set || selected.route.endpoints.get(candidate.set).is_some_and(Option::is_some);
+        let has_endpoint = selected.has_endpoint(candidate);
         if !fitness.is_fit() || !has_endpoint || (!facts.excluded.is_empty() && facts.excluded.contains(&state.key())) {
             let (step, why) = why_unfit(fitness, has_endpoint);
             trace.fell(step, place, why);
@@ -317,6 +335,21 @@ fn available<'s, H, T: Trace>(
 }
 
 impl<H> Selected<'_, H> {
+    /// Step 4, health aside.
+    #[inline]
+    fn serves(&self, candidate: &Candidate<H>, facts: &RequestFacts<'_>) -> bool {
+        let state = &*candidate.instance;
+        state.lease().is_available()
+            && (facts.excluded.is_empty() || !facts.excluded.contains(&state.key()))
+            && self.has_endpoint(candidate)
+    }
+
+    #[inline]
+    fn has_endpoint(&self, candidate: &Candidate<H>) -> bool {
+        // Where there is one set, all have the endpoint: it came from there.
+        self.servers() == Servers::All || self.route.endpoints.get(candidate.set).is_some_and(Option::is_some)
+    }
+
     fn servers(&self) -> Servers {
         if self.route.endpoints.len() == 1 { Servers::All } else { Servers::Some }
     }

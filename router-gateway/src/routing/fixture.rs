@@ -11,6 +11,7 @@ use router_common::session::lease::Lease;
 
 use super::instance::{Candidate, Health, InstanceKey, InstanceState, LinkId, LinkState};
 use super::key::EndpointKey;
+use super::nearest::Changes;
 use super::strategy::Strategy;
 use super::table::{EndpointSet, RouteEndpoint, RouteTable, ServiceLive, ServiceSets, Shape, VersionLive};
 use super::tombstones::Tombstones;
@@ -76,23 +77,21 @@ pub(crate) fn table(specs: &[Spec], settings: &Settings) -> RouteTable<()> {
         for (version, specs) in versions {
             let mut distinct: Vec<&Vec<String>> = Vec::new();
             let mut candidates = Vec::new();
+            let changes = Arc::default();
             for (number, spec) in specs {
                 let set = distinct.iter().position(|known| **known == spec.endpoints).unwrap_or(distinct.len());
                 if set == distinct.len() {
                     distinct.push(&spec.endpoints);
                 }
-                candidates.push(candidate(*number as u64, spec, set));
+                candidates.push(candidate(*number as u64, spec, set, &changes));
             }
             candidates.sort_by_key(|candidate| (candidate.tier, candidate.instance.instance().id.clone()));
             let claims = &specs.first().unwrap().1.claims;
             let endpoint_set = |endpoints: &&Vec<String>| Arc::new(endpoint_set(name, version, endpoints, claims));
             service_sets.versions.push((version.clone(), distinct.iter().map(endpoint_set).collect()));
-            service.versions.push(VersionLive {
-                version: version.clone(),
-                in_service: specs.iter().any(|(_, spec)| spec.routable),
-                candidates: candidates.into(),
-                default_from: settings.default_from.get(version.to_string().as_str()).copied(),
-            });
+            let in_service = specs.iter().any(|(_, spec)| spec.routable);
+            let default_from = settings.default_from.get(version.to_string().as_str()).copied();
+            service.versions.push(VersionLive::new(version.clone(), candidates.into(), in_service, default_from));
         }
         sets.push(service_sets);
         live.push(Arc::new(service));
@@ -116,14 +115,14 @@ fn endpoint_set(
     EndpointSet { endpoints: endpoints.iter().enumerate().map(endpoint).collect() }
 }
 
-fn candidate(number: u64, spec: &Spec, set: usize) -> Candidate<()> {
+fn candidate(number: u64, spec: &Spec, set: usize, changes: &Arc<Changes>) -> Candidate<()> {
     let instance = Instance {
         service: spec.service.parse().unwrap(),
         version: spec.version.parse().unwrap(),
         region: "here".parse().unwrap(),
         id: spec.id.parse().unwrap(),
     };
-    let state = InstanceState::new(InstanceKey(number), instance, Lease::new(spec.lease));
+    let state = InstanceState::new(InstanceKey(number), instance, Lease::new(spec.lease), changes.clone());
     state.set_status(spec.health, 0);
     state.set_round_trip(spec.round_trip);
     if spec.routable {

@@ -11,6 +11,8 @@ use router_common::frame::HealthStatus;
 use router_common::identity::Instance;
 use router_common::session::lease::Lease;
 
+use super::nearest::Changes;
+
 /// One stay of one instance at this gateway: never given again, so a key that was kept cannot name a successor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceKey(pub u64);
@@ -68,6 +70,8 @@ impl From<HealthStatus> for Health {
 pub struct InstanceState {
     hot: Hot,
     instance: Instance,
+    /// Those of all instances of the service.
+    changes: Arc<Changes>,
     /// What the service last said of its load, in thousandths.
     load: AtomicU32,
     /// Where the turn among equally good links stands.
@@ -126,8 +130,9 @@ impl Fitness {
 }
 
 impl InstanceState {
+    /// `changes` are to be the same for all instances of a service.
     #[must_use]
-    pub fn new(key: InstanceKey, instance: Instance, lease: Arc<Lease>) -> Self {
+    pub fn new(key: InstanceKey, instance: Instance, lease: Arc<Lease>, changes: Arc<Changes>) -> Self {
         let hot = Hot {
             lease,
             key,
@@ -135,7 +140,7 @@ impl InstanceState {
             missed: AtomicU32::new(0),
             fitness: AtomicU8::new(Health::Unknown as u8),
         };
-        Self { hot, instance, load: AtomicU32::new(0), link_turn: AtomicU32::new(0) }
+        Self { hot, instance, changes, load: AtomicU32::new(0), link_turn: AtomicU32::new(0) }
     }
 
     #[must_use]
@@ -152,6 +157,12 @@ impl InstanceState {
     #[must_use]
     pub const fn lease(&self) -> &Arc<Lease> {
         &self.hot.lease
+    }
+
+    /// What counts the changes of all instances of its service.
+    #[must_use]
+    pub const fn changes(&self) -> &Arc<Changes> {
+        &self.changes
     }
 
     /// Whether it may serve at all.
@@ -195,6 +206,11 @@ impl InstanceState {
         self.hot.missed.load(Ordering::Relaxed)
     }
 
+    /// Requests in flight, then heartbeats missed: in one figure, the first in the high bits.
+    pub(super) fn load_figure(&self) -> u64 {
+        load_figure(self.hot.lease.in_flight(), self.heartbeats_missed())
+    }
+
     /// What the service last said of its load, in thousandths of what it can bear.
     #[must_use]
     pub fn load(&self) -> u32 {
@@ -221,13 +237,19 @@ impl InstanceState {
 
     fn set_fitness(&self, mask: u8, bits: u8) {
         let before = self.hot.fitness.load(Ordering::Relaxed);
-        self.hot.fitness.store((before & !mask) | (bits & mask), Ordering::Relaxed);
+        let now = (before & !mask) | (bits & mask);
+        if now != before {
+            self.hot.fitness.store(now, Ordering::Relaxed);
+            self.changes.fitness();
+        }
     }
 
     /// A heartbeat came back: the new average of the links' round trips, and the end of a row of missed ones.
     pub fn set_round_trip(&self, average: Duration) {
-        self.hot.round_trip.store(nanoseconds(average), Ordering::Relaxed);
+        let (before, now) = (self.round_trip_or_worst(), nanoseconds(average));
+        self.hot.round_trip.store(now, Ordering::Relaxed);
         self.hot.missed.store(0, Ordering::Relaxed);
+        self.changes.round_trip(before, now);
     }
 
     pub fn miss_heartbeat(&self) {
@@ -242,6 +264,10 @@ impl InstanceState {
     pub(super) fn set_link_turn(&self, turn: u32) {
         self.link_turn.store(turn, Ordering::Relaxed);
     }
+}
+
+pub(super) fn load_figure(in_flight: u32, missed: u32) -> u64 {
+    u64::from(in_flight) << 32 | u64::from(missed)
 }
 
 /// A round trip that nobody has measured: worse than any other.
@@ -416,7 +442,7 @@ mod tests {
             region: "here".parse().unwrap(),
             id: "a".parse().unwrap(),
         };
-        InstanceState::new(InstanceKey(1), instance, Lease::new(8))
+        InstanceState::new(InstanceKey(1), instance, Lease::new(8), Arc::default())
     }
 
     #[test]

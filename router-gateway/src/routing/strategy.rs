@@ -10,6 +10,8 @@ use super::trace::{Step, Trace, Why};
 
 /// Round trips this close to the best one are equal, whatever they are.
 pub const TOLERANCE: Duration = Duration::from_millis(5);
+/// The same in nanoseconds.
+pub(super) const TOLERANCE_NANOS: u64 = TOLERANCE.as_nanos() as u64;
 /// Round trips within a fifth of the best one are equal too.
 pub const TOLERANCE_DIVISOR: u64 = 5;
 
@@ -37,6 +39,18 @@ pub struct Choice {
     pub next_turn: Option<u32>,
 }
 
+impl Choice {
+    /// The one whose turn it was; the next one is who stands behind it.
+    pub(super) fn by_turn(place: u32) -> Self {
+        Self { place: place as usize, next_turn: Some(place.saturating_add(1)) }
+    }
+}
+
+/// The longest round trip that is equal to the best one, in nanoseconds.
+pub(super) fn bound(best: u64) -> u64 {
+    best.saturating_add(TOLERANCE_NANOS.max(best / TOLERANCE_DIVISOR))
+}
+
 impl Strategy {
     /// Chooses among the survivors of the earlier steps, which are in canonical order; `None` only of none.
     pub(super) fn choose<T: Trace>(
@@ -49,9 +63,7 @@ impl Strategy {
         match self {
             Self::LowestPing => {
                 // (7) the lowest round trip, within the tolerance
-                let best = survivors.spread().round_trip.least;
-                let tolerance = (TOLERANCE.as_nanos() as u64).max(best / TOLERANCE_DIVISOR);
-                let bound = best.saturating_add(tolerance);
+                let bound = bound(survivors.spread().round_trip.least);
                 let needed = survivors.spread().round_trip.most > bound;
                 survivors.keep(needed, trace, Step::RoundTrip, Why::Slower, |seen| seen.round_trip <= bound);
                 // (8) the fewest in flight, then the fewest heartbeats missed, then by turn
@@ -91,13 +103,9 @@ impl Strategy {
 /// The first one at or after the turn, around the corner if need be: strict alternation among those that stay equal.
 fn by_turn<T: Trace>(survivors: &mut Survivors<'_>, turn: u32, trace: &mut T) -> Option<Choice> {
     let first = *survivors.seen().first()?;
-    if survivors.seen().len() == 1 {
-        // Nothing is written where there is nothing to alternate: the turn is shared by all threads.
-        return Some(Choice { place: usize::try_from(first.place).ok()?, next_turn: None });
-    }
     let chosen = survivors.seen().iter().copied().find(|seen| seen.place >= turn).unwrap_or(first);
-    let place = survivors.only(trace, Step::Turn, Why::NotItsTurn, chosen)?;
-    Some(Choice { place, next_turn: Some(chosen.place + 1) })
+    survivors.only(trace, Step::Turn, Why::NotItsTurn, chosen)?;
+    Some(Choice::by_turn(chosen.place))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Figures are read once, at the start, so that no step contradicts another. Nothing here says which figure counts
 //! when: that is the decision's and the strategies' business.
 
+use super::instance::load_figure;
 use super::trace::{Step, Trace, Why};
 
 /// One instance that is still in the running, with its figures as they were read at the start of the decision. Figures
@@ -23,7 +24,7 @@ impl Seen {
     #[inline]
     pub(super) fn new(place: u32, (health, tier): (u8, u16), round_trip: u64, (in_flight, missed): (u32, u32)) -> Self {
         let rank = u32::from(health) << 16 | u32::from(tier);
-        Self { place, rank, round_trip, load: u64::from(in_flight) << 32 | u64::from(missed) }
+        Self { place, rank, round_trip, load: load_figure(in_flight, missed) }
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Instant;
@@ -18,7 +19,8 @@ use rustc_hash::FxHashMap;
 
 use super::instance::Candidate;
 use super::key::EndpointKey;
-use super::strategy::Strategy;
+use super::nearest::{self, Changes, Nearest, Remembered};
+use super::strategy::{Choice, Strategy};
 use super::tombstones::Tombstones;
 use super::trie::Trie;
 
@@ -202,16 +204,35 @@ pub struct VersionLive<H> {
     pub in_service: bool,
     /// When it may serve those who name no version (SPEC 2); `None` for pre-releases and while too few instances live.
     pub default_from: Option<Instant>,
+    /// Where each tier of the candidates begins and ends.
+    tiers: Box<[Range<u32>]>,
+    changes: Option<Arc<Changes>>,
+    nearest: Remembered,
 }
 
-impl<H> Clone for VersionLive<H> {
-    fn clone(&self) -> Self {
-        Self {
-            version: self.version.clone(),
-            candidates: self.candidates.clone(),
-            in_service: self.in_service,
-            default_from: self.default_from,
-        }
+impl<H> VersionLive<H> {
+    /// `candidates` stand in canonical order.
+    #[must_use]
+    pub fn new(
+        version: Version,
+        candidates: Arc<[Candidate<H>]>,
+        in_service: bool,
+        default_from: Option<Instant>,
+    ) -> Self {
+        let (tiers, changes) = (nearest::tiers(&candidates), nearest::changes(&candidates));
+        Self { version, candidates, in_service, default_from, tiers, changes, nearest: Remembered::default() }
+    }
+
+    /// What the strategy chooses, if that can be told without looking at everybody.
+    #[inline]
+    pub(super) fn choose_near(
+        &self,
+        strategy: Strategy,
+        turn: u32,
+        serves: impl Fn(&Candidate<H>) -> bool,
+    ) -> Option<Choice> {
+        let nearest = Nearest::of(&self.candidates, self.changes.as_deref()?, &self.nearest)?;
+        nearest.choose(strategy, &self.candidates, &self.tiers, turn, serves)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The decision's steps, one scenario a test.
 
+mod reference;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
