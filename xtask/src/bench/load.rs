@@ -112,6 +112,36 @@ pub(super) fn steady(folder: &RunFolder, cores: Cores, at: SocketAddr, rate: Rat
     steady_of(&read(&log)?)
 }
 
+/// A number of requests, as fast as they are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Asked {
+    pub(super) path: &'static str,
+    pub(super) connections: u32,
+    /// As in `name: value`.
+    pub(super) headers: &'static [&'static str],
+    /// Bytes of the request's body; with one, it is a POST.
+    pub(super) body: usize,
+}
+
+/// Runs `h2load` over HTTP/1.1 until so many requests are answered.
+pub(super) fn ask(folder: &RunFolder, cores: Cores, at: SocketAddr, asked: Asked, requests: u32) -> Result<()> {
+    let Asked { path, connections, headers, body } = asked;
+    let mut args = vec![
+        "--h1".to_owned(),
+        "--threads=1".to_owned(),
+        format!("--clients={connections}"),
+        format!("--requests={requests}"),
+    ];
+    args.extend(headers.iter().map(|header| format!("--header={header}")));
+    if body > 0 {
+        let file = folder.write("h2load.body", &"x".repeat(body))?;
+        args.push(format!("--data={}", file.display()));
+    }
+    args.push(format!("http://{at}{path}"));
+    let said = run(folder, cores, tools::H2LOAD, &args)?;
+    outcome_of_h2load(&said).with_context(|| format!("h2load said:\n{said}"))
+}
+
 fn read(log: &Path) -> Result<Vec<(u64, i64, f64)>> {
     let text = fs::read_to_string(log).with_context(|| format!("h2load wrote no {}", log.display()))?;
     text.lines().map(|line| request(line).with_context(|| format!("not a line of h2load's log: {line}"))).collect()

@@ -5,15 +5,18 @@
 //! assertion is no test. Where a goal stands beside a figure, it is for reading.
 
 mod accounting;
+mod callgrind;
 mod compare;
 mod criterion;
 mod fair;
+mod features;
 mod goals;
 mod guard;
 mod idle;
 mod launch;
 mod load;
 mod machine;
+mod parts;
 mod report;
 mod rpc;
 mod samples;
@@ -52,6 +55,8 @@ enum Tool {
     Scale(scale::Args),
     /// Small requests beside a stalled body, or a bulk one, on the same link.
     Fair(fair::Args),
+    /// Instructions of a request by part of gateway and service, and what each feature adds.
+    Features(features::Args),
     /// Instruction counts of single functions, beside the recorded ones: tells what grew.
     Guard(guard::Args),
 }
@@ -65,6 +70,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         Some(Tool::Rpc(args)) => rpc::run(workspace, args),
         Some(Tool::Scale(args)) => scale::run(workspace, args),
         Some(Tool::Fair(args)) => fair::run(workspace, args),
+        Some(Tool::Features(args)) => features::run(workspace, args),
         Some(Tool::Guard(args)) => guard::run(workspace, args),
     }
 }

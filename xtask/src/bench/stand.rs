@@ -93,8 +93,8 @@ impl Placement {
 
 /// The programs of this repository, built for release.
 pub(super) struct Programs {
-    gateway: PathBuf,
-    service: PathBuf,
+    pub(super) gateway: PathBuf,
+    pub(super) service: PathBuf,
     /// `bench-peers`
     pub(super) peers: PathBuf,
 }
@@ -299,7 +299,12 @@ fn path(path: &Path) -> String {
 }
 
 /// The defaults, on ports of this run's own; pinned, one worker, as everything else there.
-fn gateway_configuration(placement: Placement, http: SocketAddr, admin: SocketAddr, join: SocketAddr) -> String {
+pub(super) fn gateway_configuration(
+    placement: Placement,
+    http: SocketAddr,
+    admin: SocketAddr,
+    join: SocketAddr,
+) -> String {
     let node = match placement {
         Placement::Pinned => "node: { workers: 1 }\n",
         Placement::Unpinned => "",
