@@ -1,18 +1,14 @@
 //! The accept loop of one worker: a bounded number of connections, and a graceful stop.
 
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
-use router_link::Body;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
-use tower::Service;
 
-use super::connection;
+use super::connection::{Answering, Connection};
 use super::stop::Stop;
 use super::{EdgeContext, Floor, HttpListener};
 
@@ -32,47 +28,31 @@ pub struct Edge {
     pub stop: Stop,
     /// Owns every task of every connection.
     pub tasks: TaskTracker,
-    /// Cuts connections in the middle: the grace is over.
+    /// Cuts connections in the middle: the grace is over. Requested after `stop`, never alone.
     pub cut: Stop,
 }
 
 impl Edge {
     /// Accepts connections until it is stopped. Returns when the listener is closed; the connections' tasks, which
     /// finish what they have begun, are the tracker's.
-    pub async fn run<L, S>(self, mut listener: L, stack: S)
-    where
-        L: HttpListener,
-        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
-        S::Future: Send + 'static,
-    {
+    pub async fn run<L: HttpListener, S: Answering>(self, mut listener: L, stack: S) {
+        let this = Arc::new(self);
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = self.stop.requested() => break,
-                accepted = self.next(&mut listener) => accepted,
+                () = this.stop.requested() => break,
+                accepted = this.next(&mut listener) => accepted,
             };
             match accepted {
                 Ok((io, peer, place)) => {
-                    let serving = connection::serve(
-                        io,
-                        peer,
-                        stack.clone(),
-                        Arc::clone(&self.context),
-                        self.stop.clone(),
-                        self.tasks.clone(),
-                    );
-                    let cut = self.cut.clone();
-                    let seat = self.floor.sit(self.worker);
-                    self.tasks.spawn(async move {
-                        cut.unless_requested(serving).await;
-                        drop((place, seat));
-                    });
+                    let seat = this.floor.sit(this.worker);
+                    this.tasks.spawn(Connection::new(io, peer, stack.clone(), Arc::clone(&this), place, seat));
                 }
                 Err(error) if is_of_the_connection(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept client connections");
                     tokio::select! {
-                        () = self.stop.requested() => break,
+                        () = this.stop.requested() => break,
                         () = tokio::time::sleep(ACCEPT_PAUSE) => {}
                     }
                 }

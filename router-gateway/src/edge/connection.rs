@@ -2,9 +2,9 @@
 
 use std::cell::RefCell;
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -15,159 +15,237 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use pin_project_lite::pin_project;
 use router_link::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use super::body::{RequestBody, ResponseBody, Upload};
 use super::client::{ClientConnection, OpenGuard};
+use super::floor::Seat;
 use super::io::{EdgeIo, Protocol};
-use super::stop::Stop;
-use super::{Arrival, EdgeContext};
+use super::{Arrival, Edge, EdgeContext};
 use crate::http_semantics;
 
 /// Between two pings to an HTTP/2 client, and until a missing answer ends the connection.
 const H2_PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(15));
 
-/// After how long without a request a connection's HTTP state is given up until the next one: making it anew costs some
-/// microseconds, keeping it some 20 KiB.
+/// After how long without a request a connection's HTTP/1.1 state is given up until the next one: making it anew costs
+/// a microsecond or two, keeping it some 10 KiB.
 const QUIET_AFTER: Duration = Duration::from_secs(1);
 
-/// Serves one connection to its end.
-pub(super) async fn serve<IO, S>(
-    io: IO,
-    peer: SocketAddr,
-    stack: S,
-    context: Arc<EdgeContext>,
-    stop: Stop,
-    tasks: TaskTracker,
-) where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
-    S::Future: Send + 'static,
+/// What answers requests: the gateway's stack of layers, or a test's own service.
+pub trait Answering:
+    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>
+    + Clone
+    + Send
+    + Sync
+    + 'static
 {
-    let connection = ClientConnection::new(peer);
-    let mut io = EdgeIo::new(io, Arc::clone(&connection), Arc::clone(&context));
-    let first_byte = tokio::time::timeout(context.settings.header_timeout, poll_fn(|cx| io.poll_protocol(cx)));
-    let protocol = tokio::select! {
-        biased;
-        protocol = first_byte => protocol,
-        () = stop.requested() => return,
-    };
-    // A client that says nothing, or half a preface, gets no answer: there is no request to answer.
-    let Ok(Ok(Some(protocol))) = protocol else { return };
-    let requests =
-        Requests { stack: RefCell::new(stack), connection: Arc::clone(&connection), context: Arc::clone(&context) };
-    let mut driving = Driving { connection: &connection, stop, idle: Idle::new(context.settings.keep_alive_timeout) };
-    let outcome = match protocol {
-        Protocol::Http1 => driving.http1(io, requests, &context).await,
-        Protocol::Http2 => {
-            let http = Box::pin(http2_builder(&context, tasks).serve_connection(TokioIo::new(io), requests));
-            match driving.drive(http, |http| http.graceful_shutdown(), false).await {
-                Driven::Over(outcome) => outcome,
-                Driven::Quiet(_) => Ok(()),
-            }
-        }
-    };
-    if let Err(error) = outcome {
-        tracing::debug!(%peer, %error, "client connection ended early");
+}
+
+impl<S> Answering for S where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+pin_project! {
+    /// One connection, served to its end. A state machine by hand and not an async block, because there are many of
+    /// them, most of them idle, and a block holds room for each of its states, and for what it was given.
+    pub(super) struct Connection<IO, S: Answering> {
+        state: State<IO, S>,
+        // Polled once to leave its waker, which locks; afterwards a flag is looked at.
+        #[pin]
+        stop: WaitForCancellationFutureOwned,
+        awaits_stop: bool,
     }
 }
 
-/// Polls the HTTP library's connection, and beside it what stops it and what is left of its bodies.
-struct Driving<'a> {
-    connection: &'a ClientConnection,
-    stop: Stop,
+impl<IO, S> Connection<IO, S>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Answering,
+{
+    pub(super) fn new(
+        io: IO,
+        peer: SocketAddr,
+        stack: S,
+        edge: Arc<Edge>,
+        place: OwnedSemaphorePermit,
+        seat: Seat,
+    ) -> Self {
+        let client = ClientConnection::new(peer);
+        let io = EdgeIo::new(io, Arc::clone(&client), Arc::clone(&edge.context));
+        let requests = Requests {
+            stack: RefCell::new(stack),
+            connection: Arc::clone(&client),
+            context: Arc::clone(&edge.context),
+        };
+        Self {
+            stop: edge.stop.requested(),
+            awaits_stop: false,
+            state: State {
+                stage: Stage::Fresh(io, requests),
+                idle: Idle::new(edge.context.settings.header_timeout),
+                cut: None,
+                client,
+                edge,
+                _counted: (place, seat),
+            },
+        }
+    }
+}
+
+impl<IO, S> Future for Connection<IO, S>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Answering,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        let state = this.state;
+        if !state.stops() && (!*this.awaits_stop || state.edge.stop.is_requested()) {
+            if !*this.awaits_stop {
+                state.client.driven_by(cx.waker());
+                *this.awaits_stop = true;
+            }
+            if this.stop.as_mut().poll(cx).is_ready() || state.edge.stop.is_requested() {
+                state.stop();
+            }
+        }
+        state.poll(cx)
+    }
+}
+
+struct State<IO, S: Answering> {
+    stage: Stage<IO, S>,
     idle: Idle,
+    /// Awaited once the connection is to stop: the grace is over, whatever is in flight.
+    cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    client: Arc<ClientConnection>,
+    edge: Arc<Edge>,
+    _counted: (OwnedSemaphorePermit, Seat),
 }
 
-/// Why a connection is not polled any more.
-enum Driven<C> {
-    Over(Result<(), hyper::Error>),
-    /// It has done nothing for a while, and nothing was begun.
-    Quiet(Pin<Box<C>>),
+/// How far a connection is. The HTTP library's state is boxed, so that an idle connection holds no room for it.
+enum Stage<IO, S: Answering> {
+    /// It is not known yet which HTTP the client speaks.
+    Fresh(EdgeIo<IO>, Requests<S>),
+    Http1(Pin<Box<http1::Connection<TokioIo<EdgeIo<IO>>, Requests<S>>>>),
+    /// Between two requests of HTTP/1.1 that are far apart.
+    Resting(EdgeIo<IO>, Requests<S>),
+    Http2(Pin<Box<http2::Connection<TokioIo<EdgeIo<IO>>, Requests<S>, Spawn>>>),
+    Over,
 }
 
-impl Driving<'_> {
-    /// Serves HTTP/1.1. While a client says nothing, the HTTP library's state and buffers are not kept.
-    async fn http1<IO, S>(
-        &mut self,
-        mut io: EdgeIo<IO>,
-        mut requests: Requests<S>,
-        context: &EdgeContext,
-    ) -> Result<(), hyper::Error>
-    where
-        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Send + Sync + 'static,
-        S::Future: Send + 'static,
-    {
-        loop {
-            let http = Box::pin(http1_builder(context).serve_connection(TokioIo::new(io), requests));
-            let quiet = match self.drive(http, |http| http.graceful_shutdown(), true).await {
-                Driven::Over(outcome) => return outcome,
-                Driven::Quiet(http) => http,
-            };
-            let parts = Pin::into_inner(quiet).into_parts();
-            debug_assert!(parts.read_buf.is_empty(), "a quiet connection has read nothing that it has not given on");
-            (io, requests) = (parts.io.into_inner(), parts.service);
-            let begins = tokio::select! {
-                biased;
-                begins = poll_fn(|cx| io.poll_next(cx)) => matches!(begins, Ok(true)),
-                () = self.stop.requested() => false,
-                () = self.idle.over() => false,
-            };
-            if !begins {
-                return Ok(());
-            }
-            self.idle.begin_anew();
+impl<IO, S> State<IO, S>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Answering,
+{
+    fn stops(&self) -> bool {
+        self.cut.is_some()
+    }
+
+    /// What is in flight is finished, nothing more begins.
+    fn stop(&mut self) {
+        self.cut = Some(Box::pin(self.edge.cut.requested()));
+        match &mut self.stage {
+            Stage::Http1(http) => http.as_mut().graceful_shutdown(),
+            Stage::Http2(http) => http.as_mut().graceful_shutdown(),
+            // There is no request to answer.
+            stage => *stage = Stage::Over,
         }
     }
 
-    /// Polls until the connection is over, or if it `may_rest`, until it is quiet. It is boxed, so that its task holds no
-    /// room for what it might be.
-    async fn drive<C, G>(&mut self, http: Pin<Box<C>>, mut stop_http: G, may_rest: bool) -> Driven<C>
-    where
-        C: Future<Output = Result<(), hyper::Error>>,
-        G: FnMut(Pin<&mut C>),
-    {
-        let Self { connection, stop, idle } = self;
-        let mut requested = pin!(stop.requested());
-        let mut registered = false;
-        let mut stopping = false;
-        let mut http = Some(http);
-        poll_fn(|cx| {
-            let Some(driven) = http.as_mut() else { return Poll::Pending };
-            // The flag is one load; the waiting future, which locks, is polled once to leave its waker.
-            if !stopping && (!registered || stop.is_requested()) {
-                connection.driven_by(cx.waker());
-                registered = true;
-                if requested.as_mut().poll(cx).is_ready() || stop.is_requested() {
-                    stopping = true;
-                    stop_http(driven.as_mut());
-                }
-            }
-            if let Poll::Ready(outcome) = driven.as_mut().poll(cx) {
-                return Poll::Ready(Driven::Over(outcome));
-            }
-            connection.poll_leftover(cx);
-            while !stopping && let Poll::Ready(idleness) = idle.poll(connection, cx) {
-                match idleness {
-                    Idleness::Quiet if may_rest && connection.is_quiet() => {
-                        return http.take().map_or(Poll::Pending, |http| Poll::Ready(Driven::Quiet(http)));
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(cut) = &mut self.cut
+            && cut.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(());
+        }
+        loop {
+            let outcome = match &mut self.stage {
+                Stage::Fresh(io, _) => {
+                    match io.poll_protocol(cx) {
+                        Poll::Ready(Ok(Some(protocol))) => self.begin(protocol),
+                        // A client that says nothing, or half a preface, gets no answer.
+                        Poll::Ready(_) => return Poll::Ready(()),
+                        Poll::Pending => return self.idle.poll_limit(cx),
                     }
-                    Idleness::Quiet => {}
-                    Idleness::Over => {
-                        stopping = true;
-                        stop_http(driven.as_mut());
-                        return driven.as_mut().poll(cx).map(Driven::Over);
-                    }
+                    continue;
                 }
+                Stage::Resting(io, _) => {
+                    match io.poll_next(cx) {
+                        Poll::Ready(Ok(true)) => self.begin(Protocol::Http1),
+                        Poll::Ready(_) => return Poll::Ready(()),
+                        Poll::Pending => return self.idle.poll_limit(cx),
+                    }
+                    continue;
+                }
+                Stage::Http1(http) => http.as_mut().poll(cx),
+                Stage::Http2(http) => http.as_mut().poll(cx),
+                Stage::Over => return Poll::Ready(()),
+            };
+            if let Poll::Ready(outcome) = outcome {
+                if let Err(error) = outcome {
+                    tracing::debug!(peer = %self.client.peer(), %error, "client connection ended early");
+                }
+                return Poll::Ready(());
             }
-            Poll::Pending
-        })
-        .await
+            self.client.poll_leftover(cx);
+            if self.stops() {
+                return Poll::Pending;
+            }
+            match ready!(self.idle.poll(&self.client, cx)) {
+                Idleness::Quiet => self.rest(),
+                Idleness::Over => self.stop(),
+            }
+        }
+    }
+
+    /// A client has begun to speak.
+    fn begin(&mut self, protocol: Protocol) {
+        let (Stage::Fresh(io, requests) | Stage::Resting(io, requests)) =
+            std::mem::replace(&mut self.stage, Stage::Over)
+        else {
+            return;
+        };
+        self.idle = Idle::new(self.edge.context.settings.keep_alive_timeout);
+        let (io, context) = (TokioIo::new(io), &self.edge.context);
+        self.stage = match protocol {
+            Protocol::Http1 => Stage::Http1(Box::pin(http1_builder(context).serve_connection(io, requests))),
+            Protocol::Http2 => {
+                let builder = http2_builder(context, self.edge.tasks.clone());
+                Stage::Http2(Box::pin(builder.serve_connection(io, requests)))
+            }
+        };
+    }
+
+    /// A client has not spoken for a while: the HTTP library's state and buffers are not kept, if there is nothing in
+    /// them.
+    fn rest(&mut self) {
+        if !self.client.is_quiet() {
+            return;
+        }
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Http1(http) => {
+                let parts = Pin::into_inner(http).into_parts();
+                debug_assert!(parts.read_buf.is_empty(), "what a quiet connection has read was given on");
+                Stage::Resting(parts.io.into_inner(), parts.service)
+            }
+            stage => stage,
+        };
     }
 }
 
@@ -193,7 +271,7 @@ impl Idle {
     }
 
     /// Ready when there is something to say about idleness; it wants to be asked again then.
-    fn poll(&mut self, connection: &ClientConnection, cx: &mut Context<'_>) -> Poll<Idleness> {
+    fn poll(&mut self, client: &ClientConnection, cx: &mut Context<'_>) -> Poll<Idleness> {
         let (since, limit) = (self.since, self.limit);
         let alarm = match &mut self.alarm {
             // Its waker is this task's already.
@@ -203,7 +281,7 @@ impl Idle {
         };
         while alarm.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
-            if connection.has_stirred() || connection.is_busy() {
+            if client.has_stirred() || client.is_busy() {
                 self.since = now;
             }
             let idle = now - self.since;
@@ -221,16 +299,10 @@ impl Idle {
         Poll::Pending
     }
 
-    /// Something has begun after a long silence.
-    fn begin_anew(&mut self) {
-        *self = Self::new(self.limit);
-    }
-
-    /// Waits until the connection has been idle for too long, if nothing stirs.
-    async fn over(&mut self) {
-        if let Some(alarm) = &mut self.alarm {
-            alarm.await;
-        }
+    /// Ready when nothing has begun for too long.
+    fn poll_limit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let until = self.since + self.limit;
+        self.alarm.get_or_insert_with(|| Box::pin(sleep_until(until))).as_mut().poll(cx)
     }
 }
 
@@ -287,10 +359,7 @@ struct Requests<S> {
     context: Arc<EdgeContext>,
 }
 
-impl<S> hyper::service::Service<Request<Incoming>> for Requests<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-{
+impl<S: Answering> hyper::service::Service<Request<Incoming>> for Requests<S> {
     type Response = Response<ResponseBody>;
     type Error = Infallible;
     type Future = Answer<S::Future>;
@@ -322,7 +391,7 @@ where
     }
 }
 
-pin_project_lite::pin_project! {
+pin_project! {
     /// A request's answer on its way.
     pub(super) struct Answer<F> {
         #[pin]

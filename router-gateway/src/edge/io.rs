@@ -161,7 +161,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> EdgeIo<IO> {
             return Ok(());
         }
         match self.ahead.poll_fill(&mut self.io, cx) {
-            Poll::Ready(Ok(0)) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the client left before its answer")),
+            Poll::Ready(Ok(0)) => {
+                Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the client left before its answer"))
+            }
             Poll::Ready(Err(error)) => Err(error),
             // Its next request, or more of its body, which the HTTP library will ask for.
             Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),

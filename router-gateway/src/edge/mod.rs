@@ -32,6 +32,7 @@ use std::time::Duration;
 pub use accept::Edge;
 pub use body::{Upload, UploadFailure};
 pub use client::ClientConnection;
+pub use connection::Answering;
 pub(crate) use floor::Door;
 pub use floor::{Floor, Seat};
 pub use held::HeldBytes;

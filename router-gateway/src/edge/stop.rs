@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// The wish that work ends in good order, seen by everybody who holds a clone.
 #[derive(Debug, Clone, Default)]
@@ -34,7 +34,7 @@ impl Stop {
     }
 
     /// Waits until somebody asks.
-    pub fn requested(&self) -> impl Future<Output = ()> + Send + use<> {
+    pub fn requested(&self) -> WaitForCancellationFutureOwned {
         self.token.clone().cancelled_owned()
     }
 
