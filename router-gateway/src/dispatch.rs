@@ -315,7 +315,7 @@ impl Inner {
                 Err(Rejection::Problem(problem))
                     if raced < LOST_RACES
                         && problem.code == ProblemCode::NoInstance
-                        && !Arc::ptr_eq(&table, &self.registry.table()) =>
+                        && self.registry.is_outdated(&table, facts.now) =>
                 {
                     continue;
                 }

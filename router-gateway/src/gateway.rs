@@ -28,6 +28,7 @@ use crate::edge::{
 use crate::http_semantics::TrustedProxies;
 use crate::layers::{Identify, Message, PolicyLayer};
 use crate::links::{LinkWorker, Links};
+use crate::publishing::publisher;
 use crate::registry::{Registry, RegistrySettings};
 use crate::request_id::RequestIds;
 use crate::settings::ServiceListener;
@@ -403,6 +404,9 @@ impl Node {
         for service in services.into_iter().chain([in_process]) {
             self.other_tasks.spawn(Arc::clone(&links).accept(service, stop_links.clone()));
         }
+        let publisher = publisher(Arc::clone(&self.registry), Arc::clone(&self.environment));
+        let cut = self.cut.clone();
+        self.other_tasks.spawn(async move { cut.unless_requested(publisher).await });
         let (registry, environment, cut) = (Arc::clone(&self.registry), self.environment, self.cut.clone());
         self.other_tasks.spawn(async move {
             while cut.unless_requested(tokio::time::sleep(SWEEP)).await.is_some() {

@@ -10,6 +10,7 @@ mod gateway;
 pub mod http_semantics;
 pub mod layers;
 mod links;
+mod publishing;
 pub mod registry;
 pub mod request_id;
 pub mod respond;

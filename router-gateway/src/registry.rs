@@ -1,7 +1,9 @@
 //! The registry: live instances, what they registered, and the route table that follows from them (SPEC 1, 2, 5, 8).
 //!
-//! Every change is made in the books under one lock, and published at once as a new immutable [`RouteTable`]; requests
-//! read tables and never take the lock. Routing state is the union of the live links and nothing else. The registry
+//! Every change is made in the books under one lock, and published as a new immutable [`RouteTable`]; requests read tables
+//! and never take the lock. What concerns one instance alone, requests read from the instance, at once; so a table that is
+//! about to be replaced leads nobody to who has left. Changes that come together can share a publication
+//! ([`Registry::leave_publications_to`]); whatever a service is told of its registration waits for it. Routing state is the union of the live links and nothing else. The registry
 //! reads no clock, sends no request, and does not know transports; a link is whatever implements [`LinkHandle`].
 
 mod books;
@@ -15,7 +17,7 @@ mod settings;
 pub mod views;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,13 +33,15 @@ use self::books::{Books, Say, members_of};
 use self::member::{Linked, Member};
 pub use self::policy::Policy;
 pub use self::publish::Promotion;
-use self::publish::Publisher;
+use self::publish::{Draft, Publisher};
 pub use self::settings::RegistrySettings;
 use crate::routing::instance::{Health, InstanceState, LinkId, LinkState};
-use crate::routing::table::RouteTable;
+use crate::routing::table::{RouteTable, Shape};
 
 /// Live instances of one gateway: a bound on memory, ten times what PERFORMANCE asks a node to bear.
 pub const INSTANCES: usize = 10_000;
+/// What may wait to be said until a table is published; with more, that is not left to anybody else.
+const SAYS: usize = 1_024;
 /// How long a link that belongs to no instance any more may finish what is in flight on it.
 pub const LEAVING_GRACE: Duration = Duration::from_secs(30);
 
@@ -118,8 +122,13 @@ pub struct Registry<H = Handle> {
     settings: RegistrySettings,
     books: Mutex<Books<H>>,
     table: ArcSwap<RouteTable<H>>,
+    /// The last table's shape. Locked while a table is made, so that tables are stored in the order they were drafted.
+    publishing: Mutex<Arc<Shape>>,
+    /// Whether something has changed that the table does not show yet. Written under the books' lock.
+    is_behind: AtomicBool,
     counters: Counters,
     on_published: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    on_stale: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl<H: LinkHandle> Registry<H> {
@@ -127,8 +136,9 @@ impl<H: LinkHandle> Registry<H> {
     pub fn new(settings: RegistrySettings) -> Self {
         let books = Books::new(Publisher::new(settings.strategy, settings.promotion), settings.workers);
         let table = ArcSwap::from_pointee(RouteTable::empty());
-        let (counters, on_published) = (Counters::default(), OnceLock::new());
-        Self { settings, books: Mutex::new(books), table, counters, on_published }
+        let (counters, on_published, on_stale) = (Counters::default(), OnceLock::new(), OnceLock::new());
+        let (publishing, is_behind) = (Mutex::default(), AtomicBool::new(false));
+        Self { settings, books: Mutex::new(books), table, publishing, is_behind, counters, on_published, on_stale }
     }
 
     /// The present table. Take it once a request; it stays as it is however long it is held.
@@ -148,6 +158,43 @@ impl<H: LinkHandle> Registry<H> {
         let _ = self.on_published.set(Box::new(hook));
     }
 
+    /// From now on whoever is told by `hook` publishes, by [`Registry::publish`], and soon: until then, services wait for
+    /// their answers. Only the first hook is kept.
+    pub fn leave_publications_to(&self, hook: impl Fn() + Send + Sync + 'static) {
+        // There is one publisher.
+        let _ = self.on_stale.set(Box::new(hook));
+    }
+
+    /// For a request that found nobody in a table: publishes what has not been yet, and says whether there is another
+    /// table now. Where everybody has left, the newest one knows what is to be said of that, or who serves instead.
+    pub fn is_outdated(&self, table: &Arc<RouteTable<H>>, now: Instant) -> bool {
+        if self.is_behind.load(Ordering::Acquire) {
+            self.publish(now);
+        }
+        !Arc::ptr_eq(table, &self.table.load())
+    }
+
+    /// Publishes a new table if anything that it depends on has changed, and says what has waited for it.
+    pub fn publish(&self, now: Instant) {
+        let mut shape = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (draft, says) = {
+            let mut books = self.books();
+            (self.draft(&mut books, now), std::mem::take(&mut books.says))
+        };
+        let is_new = draft.is_some();
+        if let Some(draft) = draft {
+            self.table.store(Arc::new(draft.into_table(&mut shape)));
+            self.counters.published.fetch_add(1, Ordering::Relaxed);
+            let books = self.books();
+            self.is_behind.store(books.publisher.is_stale(), Ordering::Release);
+        }
+        drop(shape);
+        say(says);
+        if is_new {
+            self.tell_waiting();
+        }
+    }
+
     /// An authenticated service wants its link to join (SPEC 2, 4, 8). The same incarnation gets a further link;
     /// another one of the same identity supersedes the instance, whose links drain and then close.
     ///
@@ -159,11 +206,7 @@ impl<H: LinkHandle> Registry<H> {
     /// What the service is told before its link closes: `forbidden` by policy, `identity_in_use`, `superseded` if a
     /// newer process has taken its place, or `too_many_links`.
     pub fn join(&self, joining: &Joining, handle: &H, here: usize, now: Instant) -> Result<Joined, Refused> {
-        let outcome = self.books_then(|books, says| {
-            let outcome = self.admit(books, says, joining, handle, here, now);
-            self.publish(books, now);
-            outcome
-        });
+        let outcome = self.books_then(now, |books, says| self.admit(books, says, joining, handle, here, now));
         let instance = &joining.hello.instance;
         match &outcome {
             Ok(_) => tracing::info!(%instance, link = joining.hello.link, peer = handle.peer(), "link joined"),
@@ -185,7 +228,7 @@ impl<H: LinkHandle> Registry<H> {
                 member.refresh();
             }),
             ConnectionEvent::Routable => self.change(link, now, |member, _| member.state.set_routable()),
-            ConnectionEvent::Drained => self.end_if_idle(link),
+            ConnectionEvent::Drained => self.end_if_idle(link, now),
             ConnectionEvent::Heartbeat { status, load, .. } => self.note(link, |member, _| {
                 member.state.set_status(Health::from(status), load);
             }),
@@ -207,16 +250,16 @@ impl<H: LinkHandle> Registry<H> {
 
     /// To be called about once a second: ends links that were left over, and forgets old outages.
     pub fn sweep(&self, now: Instant) {
-        let leaving = self.books_then(|books, _| {
+        let leaving = self.books_then(now, |books, _| {
             if books.catalogue.expire(now) {
-                self.publish_now(books, now);
+                books.publisher.changed_otherwise();
             }
             let leaving = books.leaving.iter();
             leaving.map(|(link, leaving)| (*link, leaving.handle.clone(), leaving.until)).collect::<Vec<_>>()
         });
         for (link, handle, until) in leaving {
             if until <= now || handle.is_idle() {
-                self.end(link);
+                self.end(link, now);
             }
         }
     }
@@ -325,7 +368,11 @@ impl<H: LinkHandle> Registry<H> {
         let accepted =
             Accepted { lease: member.state.lease().clone(), revision: member.revision, links: self.settings.links() };
         let instance = member.state.clone();
-        books.publisher.changed(&instance.instance().service);
+        if member.set.is_some() {
+            // Before it has offered anything, no table has it.
+            books.publisher.changed(&instance.instance().service);
+            books.recount(key);
+        }
         for linked in replaced {
             says.push(Say::Close(linked.state.handle().clone(), CloseCode::Normal, "the link was made anew"));
         }
@@ -334,7 +381,7 @@ impl<H: LinkHandle> Registry<H> {
     }
 
     fn register(&self, link: LinkId, revision: u64, endpoints: Vec<EndpointDescriptor>, now: Instant) {
-        self.books_then(|books, says| {
+        self.books_then(now, |books, says| {
             let Some(key) = books.links.instance_of(link) else { return };
             let Books { members, catalogue, .. } = books;
             let Some(member) = members.get_mut(&key) else { return };
@@ -352,28 +399,30 @@ impl<H: LinkHandle> Registry<H> {
                     tracing::warn!(instance = %member.state.instance(), reason = refused.reason, "endpoint refused");
                 }
                 let gained = before.map(|before| catalogue.withdraw(&before, None)).unwrap_or_default();
-                books.publisher.changed(&service);
+                books.recount(key);
                 books.offer_again(gained, says);
             } else if revision < member.revision {
                 // Overtaken by a later one on another link.
                 return;
             }
             if let Some(member) = books.members.get(&key) {
+                // Told again or not: it is told once it is true.
+                books.publisher.changed(&member.state.instance().service);
                 says.push(Say::Result(handle, revision, member.refused.clone()));
             }
-            self.publish(books, now);
         });
     }
 
     fn leave(&self, link: LinkId, closed: &Closed, now: Instant) {
-        self.books_then(|books, says| {
+        self.books_then(now, |books, says| {
             books.leaving.remove(&link);
             let Some(key) = books.links.remove(link) else { return };
             let Some(member) = books.members.get_mut(&key) else { return };
             let was_draining = member.state.is_draining();
             member.take_links(|linked| linked.state.id() == link);
-            let service = member.state.instance().service.clone();
-            books.publisher.changed(&service);
+            if member.set.is_some() {
+                books.publisher.changed(&member.state.instance().service);
+            }
             if member.links().is_empty() {
                 let said_goodbye = matches!(closed.code, CloseCode::Normal | CloseCode::Shutdown);
                 let withdrawn = was_draining || (said_goodbye && closed.by != ClosedBy::Link);
@@ -385,21 +434,22 @@ impl<H: LinkHandle> Registry<H> {
                     tracing::warn!(%instance, code = %closed.code, text = closed.text, "instance lost");
                 }
                 books.remove(key, (!withdrawn).then_some(now), now, says);
+            } else {
+                books.recount(key);
             }
-            self.publish(books, now);
         });
     }
 
     /// A link of no instance may end once its own drain is done and nothing else is in flight on it.
-    fn end_if_idle(&self, link: LinkId) {
+    fn end_if_idle(&self, link: LinkId, now: Instant) {
         let handle = self.books().leaving.get(&link).map(|leaving| leaving.handle.clone());
         if handle.is_some_and(|handle| handle.is_idle()) {
-            self.end(link);
+            self.end(link, now);
         }
     }
 
-    fn end(&self, link: LinkId) {
-        self.books_then(|books, says| {
+    fn end(&self, link: LinkId, now: Instant) {
+        self.books_then(now, |books, says| {
             if let Some(leaving) = books.leaving.remove(&link) {
                 says.push(Say::Close(leaving.handle, CloseCode::Superseded, SUPERSEDED));
             }
@@ -417,61 +467,70 @@ impl<H: LinkHandle> Registry<H> {
         }
     }
 
-    /// The same, where the table depends on it too.
+    /// The same, where others may depend on it: who names no version, and who waits for an instance.
     fn change(&self, link: LinkId, now: Instant, change: impl FnOnce(&Member<H>, &LinkState<H>)) {
-        self.books_then(|books, _| {
-            let Books { members, links, publisher, .. } = books;
-            let member = links.instance_of(link).and_then(|key| members.get(&key));
-            if let Some(member) = member
-                && let Some(state) = member.find_link(link)
-            {
+        let is_stale = self.books_then(now, |books, _| {
+            let Some(key) = books.links.instance_of(link) else { return true };
+            let member = books.members.get(&key);
+            if let Some((member, state)) = member.and_then(|member| Some((member, member.find_link(link)?))) {
                 change(member, state);
-                publisher.changed(&member.state.instance().service);
-                self.publish(books, now);
+                books.recount(key);
             }
+            books.publisher.is_stale()
         });
-    }
-
-    /// Publishes a new table if anything that it depends on has changed.
-    fn publish(&self, books: &mut Books<H>, now: Instant) {
-        if books.publisher.is_stale() {
-            self.publish_now(books, now);
+        if !is_stale {
+            // No publication tells them.
+            self.tell_waiting();
         }
     }
 
-    fn publish_now(&self, books: &mut Books<H>, now: Instant) {
+    fn draft(&self, books: &mut Books<H>, now: Instant) -> Option<Draft<H>> {
         let Books { members, by_service, publisher, catalogue, .. } = books;
         let members_of = |name: &ServiceName| members_of(members, by_service, name);
         let configured = |name: &ServiceName| self.settings.policy.default_version(name).cloned();
-        let table = publisher.publish(catalogue, members_of, configured, now);
-        // Under the lock, so that tables are stored in the order they were made.
-        self.table.store(Arc::new(table));
-        self.counters.published.fetch_add(1, Ordering::Relaxed);
+        publisher.draft(catalogue, members_of, configured, now)
+    }
+
+    fn tell_waiting(&self) {
+        if let Some(hook) = self.on_published.get() {
+            hook();
+        }
     }
 
     fn books(&self) -> MutexGuard<'_, Books<H>> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does something with the books. What is to be said on links, and to who waits for a table, is said after the lock.
-    fn books_then<T>(&self, act: impl FnOnce(&mut Books<H>, &mut Vec<Say<H>>) -> T) -> T {
+    /// Does something with the books. What is to be said on links is said after the lock, and after the publication if
+    /// there is to be one.
+    fn books_then<T>(&self, now: Instant, act: impl FnOnce(&mut Books<H>, &mut Vec<Say<H>>) -> T) -> T {
         let mut says = Vec::new();
-        let before = self.counters.published.load(Ordering::Relaxed);
-        let outcome = act(&mut self.books(), &mut says);
-        for say in says {
-            match say {
-                Say::Drain(handle) => handle.drain(),
-                Say::Close(handle, code, text) => handle.close(code, text),
-                Say::Result(handle, revision, refused) => handle.endpoints_result(revision, refused),
-            }
+        let mut books = self.books();
+        let outcome = act(&mut books, &mut says);
+        if !books.publisher.is_stale() {
+            drop(books);
+            say(says);
+            return outcome;
         }
-        // One that another thread published meanwhile is announced twice: harmless.
-        if self.counters.published.load(Ordering::Relaxed) != before
-            && let Some(hook) = self.on_published.get()
-        {
-            hook();
+        self.is_behind.store(true, Ordering::Release);
+        books.says.append(&mut says);
+        let is_full = books.says.len() > SAYS;
+        drop(books);
+        match self.on_stale.get() {
+            Some(hook) if !is_full => hook(),
+            _ => self.publish(now),
         }
         outcome
+    }
+}
+
+fn say<H: LinkHandle>(says: Vec<Say<H>>) {
+    for say in says {
+        match say {
+            Say::Drain(handle) => handle.drain(),
+            Say::Close(handle, code, text) => handle.close(code, text),
+            Say::Result(handle, revision, refused) => handle.endpoints_result(revision, refused),
+        }
     }
 }
 

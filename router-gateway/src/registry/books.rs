@@ -1,7 +1,7 @@
 //! The books: who is live, over which links, and what follows for others when somebody comes or goes.
 //!
 //! Plain bookkeeping under the registry's lock. Nothing is said on a link here, and nothing is published: what is to be
-//! said is noted for after the lock.
+//! said is noted for after the lock, and for after the publication if there is to be one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use rustc_hash::FxHashMap;
 use super::catalogue::Catalogue;
 use super::member::{Leaving, Member};
 use super::placement::Placement;
-use super::publish::Publisher;
+use super::publish::{InService, Publisher};
 use super::{LEAVING_GRACE, LinkHandle};
 use crate::routing::instance::{InstanceKey, InstanceState, LinkId};
 
@@ -31,6 +31,8 @@ pub(super) struct Books<H> {
     pub(super) leaving: FxHashMap<LinkId, Leaving<H>>,
     pub(super) catalogue: Catalogue,
     pub(super) publisher: Publisher<H>,
+    /// What is to be said once the next table is published.
+    pub(super) says: Vec<Say<H>>,
     next: u64,
 }
 
@@ -59,6 +61,7 @@ impl<H: LinkHandle> Books<H> {
             leaving: FxHashMap::default(),
             catalogue: Catalogue::default(),
             publisher,
+            says: Vec::new(),
             next: 1,
         }
     }
@@ -109,12 +112,27 @@ impl<H: LinkHandle> Books<H> {
             says.push(Say::Drain(handle.clone()));
             self.leaving.insert(id, Leaving { handle, until: now + LEAVING_GRACE });
         }
-        self.publisher.changed(&instance.service);
+        // Tables that were made before have it still.
+        member.state.set_draining(true);
+        if std::mem::take(&mut member.counted) {
+            self.publisher.count(&instance, InService::Left);
+        }
         if let Some(set) = member.set.take() {
+            self.publisher.changed(&instance.service);
             let gained = self.catalogue.withdraw(&set, lost);
             self.offer_again(gained, says);
         }
         Some(member)
+    }
+
+    /// Notes whether an instance is in service, after anything that this depends on has changed.
+    pub(super) fn recount(&mut self, key: InstanceKey) {
+        let Some(member) = self.members.get_mut(&key) else { return };
+        let is = member.is_in_service();
+        if std::mem::replace(&mut member.counted, is) != is {
+            let change = if is { InService::Came } else { InService::Left };
+            self.publisher.count(member.state.instance(), change);
+        }
     }
 
     /// Tells services of endpoints that have become theirs (SPEC 2).

@@ -10,6 +10,7 @@ use std::time::Instant;
 use router_common::endpoint::EndpointDescriptor;
 use router_common::frame::{RefusedEndpoint, bounded_text};
 use router_common::identity::{ServiceName, Version};
+use rustc_hash::FxHashMap;
 
 use super::ownership::Ownership;
 use super::policy::Policy;
@@ -53,10 +54,22 @@ pub(super) struct Catalogue {
     services: BTreeMap<ServiceName, BTreeMap<Version, Vec<Shared>>>,
     ownership: Ownership,
     graveyard: Graveyard,
-    shape: Arc<Shape>,
     shape_is_stale: bool,
     tombstones: Arc<Tombstones>,
     tombstones_are_stale: bool,
+}
+
+/// What a shape is built from, once the books are free again: that takes time.
+#[derive(Debug)]
+pub(super) struct ShapePlan {
+    sets: Vec<ServiceSets>,
+    contested: FxHashMap<EndpointKey, ServiceName>,
+}
+
+impl ShapePlan {
+    pub(super) fn build(&self) -> Shape {
+        Shape::build(&self.sets, |service, key| self.contested.get(key).is_none_or(|owner| owner == service))
+    }
 }
 
 impl Catalogue {
@@ -66,12 +79,21 @@ impl Catalogue {
         &mut self,
         service: &ServiceName,
         version: &Version,
-        endpoints: Vec<EndpointDescriptor>,
+        mut endpoints: Vec<EndpointDescriptor>,
         before: Option<&OfferedSet>,
         policy: &Policy,
     ) -> Arc<OfferedSet> {
-        let offers = read_offers(service, version, endpoints, before, policy);
+        // The order in which a process happens to list its endpoints means nothing.
+        endpoints.sort_by_key(|endpoint| endpoint.id);
         let sets = self.services.entry(service.clone()).or_default().entry(version.clone()).or_default();
+        if before.is_none()
+            && !policy.overrides(service)
+            && let Some(shared) = sets.iter_mut().find(|shared| shared.set.is_plainly(&endpoints))
+        {
+            shared.users += 1;
+            return shared.set.clone();
+        }
+        let offers = read_offers(service, version, endpoints, before, policy);
         if let Some(shared) = sets.iter_mut().find(|shared| shared.set.is_of(&offers)) {
             shared.users += 1;
             return shared.set.clone();
@@ -171,20 +193,20 @@ impl Catalogue {
         self.services.keys()
     }
 
-    /// The shape as it is now; built anew only if a set has come or gone since the last time.
-    pub(super) fn shape(&mut self) -> Arc<Shape> {
-        if std::mem::take(&mut self.shape_is_stale) {
-            let of_version = |(version, sets): (&Version, &Vec<Shared>)| {
-                (version.clone(), sets.iter().map(|shared| shared.set.allowed.clone()).collect())
-            };
-            let of_service = |(name, versions): (&ServiceName, &BTreeMap<Version, Vec<Shared>>)| ServiceSets {
-                name: name.clone(),
-                versions: versions.iter().map(of_version).collect(),
-            };
-            let sets: Vec<ServiceSets> = self.services.iter().map(of_service).collect();
-            self.shape = Arc::new(Shape::build(&sets, |service, key| self.ownership.owns(service, key)));
+    /// What a new shape is built from, if a set has come or gone since the last time.
+    pub(super) fn new_shape(&mut self) -> Option<ShapePlan> {
+        if !std::mem::take(&mut self.shape_is_stale) {
+            return None;
         }
-        self.shape.clone()
+        let of_version = |(version, sets): (&Version, &Vec<Shared>)| {
+            (version.clone(), sets.iter().map(|shared| shared.set.allowed.clone()).collect())
+        };
+        let of_service = |(name, versions): (&ServiceName, &BTreeMap<Version, Vec<Shared>>)| ServiceSets {
+            name: name.clone(),
+            versions: versions.iter().map(of_version).collect(),
+        };
+        let sets = self.services.iter().map(of_service).collect();
+        Some(ShapePlan { sets, contested: self.ownership.contested() })
     }
 
     /// The tombstones as they are now.
@@ -229,6 +251,15 @@ impl OfferedSet {
         !self.without_room && self.offers.len() == offers.len() && self.offers.iter().zip(offers).all(same)
     }
 
+    /// Whether it is what becomes of these endpoints, in the order of their ids, where neither the gateway's overrides nor
+    /// an earlier set of the process have a say: that is seen without reading them any further.
+    fn is_plainly(&self, endpoints: &[EndpointDescriptor]) -> bool {
+        let same = |(offer, endpoint): (&Offer, &EndpointDescriptor)| {
+            offer.forbidden.is_none() && offer.endpoint.descriptor == *endpoint
+        };
+        self.offers.len() == endpoints.len() && self.offers.iter().zip(endpoints).all(same)
+    }
+
     /// Whether the process gave this endpoint's id to another endpoint.
     fn contradicts(&self, descriptor: &EndpointDescriptor, key: &EndpointKey) -> bool {
         let place = self.offers.binary_search_by_key(&descriptor.id, |offer| offer.endpoint.descriptor.id);
@@ -239,12 +270,10 @@ impl OfferedSet {
 fn read_offers(
     service: &ServiceName,
     version: &Version,
-    mut endpoints: Vec<EndpointDescriptor>,
+    endpoints: Vec<EndpointDescriptor>,
     before: Option<&OfferedSet>,
     policy: &Policy,
 ) -> Vec<Offer> {
-    // The order in which a process happens to list its endpoints means nothing.
-    endpoints.sort_by_key(|endpoint| endpoint.id);
     let mut seen: HashSet<EndpointKey> = HashSet::with_capacity(endpoints.len());
     let offer = |mut descriptor: EndpointDescriptor| {
         let key = EndpointKey::new(descriptor.method.clone(), &descriptor.path);

@@ -28,6 +28,8 @@ pub(super) struct Member<H> {
     /// Of the set below; 0: none yet.
     pub(super) revision: u64,
     pub(super) set: Option<Arc<OfferedSet>>,
+    /// Whether it is counted among those in service.
+    pub(super) counted: bool,
     /// What the service was last told of that revision.
     pub(super) refused: Vec<RefusedEndpoint>,
     superseded: VecDeque<Incarnation>,
@@ -67,6 +69,7 @@ impl<H> Member<H> {
             shared_links: Arc::new([]),
             revision: 0,
             set: None,
+            counted: false,
             refused: Vec::new(),
             superseded: VecDeque::new(),
         }
@@ -90,6 +93,8 @@ impl<H> Member<H> {
     /// Takes out the links that `which` names.
     pub(super) fn take_links(&mut self, which: impl Fn(&Linked<H>) -> bool) -> Vec<Linked<H>> {
         let taken: Vec<Linked<H>> = self.links.extract_if(.., |linked| which(linked)).collect();
+        // Tables that were made before have them still.
+        taken.iter().for_each(|linked| linked.state.set_draining());
         if !taken.is_empty() {
             self.links_changed();
         }

@@ -12,6 +12,8 @@ use crate::routing::key::EndpointKey;
 #[derive(Debug, Default)]
 pub(super) struct Ownership {
     claims: FxHashMap<EndpointKey, Vec<Claimant>>,
+    /// How many of them have more than one claimant.
+    contested: usize,
 }
 
 #[derive(Debug)]
@@ -34,6 +36,15 @@ impl Ownership {
         self.owner(key) == Some(service)
     }
 
+    /// The endpoints that more than one service claims, with their owners: usually none.
+    pub(super) fn contested(&self) -> FxHashMap<EndpointKey, ServiceName> {
+        if self.contested == 0 {
+            return FxHashMap::default();
+        }
+        let contested = self.claims.iter().filter(|(_, claimants)| claimants.len() > 1);
+        contested.filter_map(|(key, claimants)| Some((key.clone(), claimants.first()?.service.clone()))).collect()
+    }
+
     pub(super) fn is_claimed(&self, key: &EndpointKey) -> bool {
         self.claims.contains_key(key)
     }
@@ -43,7 +54,10 @@ impl Ownership {
         let claimants = self.claims.entry(key.clone()).or_default();
         match claimants.iter_mut().find(|claimant| claimant.service == *service) {
             Some(claimant) => claimant.sets += 1,
-            None => claimants.push(Claimant { service: service.clone(), sets: 1 }),
+            None => {
+                claimants.push(Claimant { service: service.clone(), sets: 1 });
+                self.contested += usize::from(claimants.len() == 2);
+            }
         }
     }
 
@@ -57,6 +71,7 @@ impl Ownership {
             return None;
         }
         claimants.remove(place);
+        self.contested -= usize::from(claimants.len() == 1);
         let Some(next) = claimants.first() else {
             self.claims.remove(key);
             return None;
@@ -78,9 +93,11 @@ mod tests {
             ownership.claim(&key, service);
         }
         assert!(ownership.owns(&a, &key) && !ownership.owns(&b, &key));
+        assert_eq!(ownership.contested(), FxHashMap::from_iter([(key.clone(), a.clone())]));
         assert_eq!(ownership.release(&key, &a), None);
         assert_eq!(ownership.release(&key, &b), None, "it did not own it");
         assert_eq!(ownership.release(&key, &a), Some(c.clone()));
+        assert_eq!(ownership.contested(), FxHashMap::default());
         assert_eq!(ownership.release(&key, &c), None);
         assert!(ownership.len() == 0 && !ownership.is_claimed(&key));
     }

@@ -74,6 +74,12 @@ impl Policy {
         self.services.get(service)?.default_version.as_ref()
     }
 
+    /// Whether the configuration says anything over this service's own words.
+    #[must_use]
+    pub fn overrides(&self, service: &ServiceName) -> bool {
+        self.services.get(service).is_some_and(|policy| !policy.overrides.is_empty())
+    }
+
     /// Writes the gateway's words over the service's.
     pub fn apply(&self, service: &ServiceName, key: &EndpointKey, descriptor: &mut EndpointDescriptor) {
         let Some(over) = self.services.get(service).and_then(|policy| policy.overrides.get(key)) else { return };

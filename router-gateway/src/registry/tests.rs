@@ -451,6 +451,65 @@ fn whoever_waits_hears_of_every_publication() {
 }
 
 #[test]
+fn changes_that_come_together_share_a_publication_and_nobody_is_told_before_it() {
+    let world = World::new();
+    let asked = Arc::new(AtomicU64::new(0));
+    let count = asked.clone();
+    world.registry.leave_publications_to(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    let publications = || world.registry.counts().published;
+    let links = ["a", "b", "c"].map(|id| world.join(&format!("orders@1.0.0/{id}"), 1));
+    assert_eq!(asked.load(Ordering::Relaxed), 0, "nobody has offered anything");
+    for link in &links {
+        assert_eq!(world.register(link, 1, &["GET /x"]), [""; 0]);
+        world.ready(link);
+    }
+    assert!(asked.load(Ordering::Relaxed) > 0 && publications() == 0);
+    assert_eq!(world.ask("GET /x", None), Err(ProblemCode::RouteNotFound));
+    world.registry.publish(world.now);
+    assert!(links.iter().all(|link| link.fake.said() == ["result 1 []"]));
+    assert_eq!((publications(), world.ask("GET /x", None)), (1, Ok("a".into())));
+    // Who has left is not asked any more, whichever table there is.
+    world.lose(&links[0]);
+    world.event(&links[1], ConnectionEvent::PeerDraining);
+    assert_eq!((publications(), world.ask("GET /x", None)), (1, Ok("c".into())));
+    world.registry.publish(world.now);
+    world.registry.publish(world.now);
+    assert_eq!(publications(), 2, "the second time there was nothing to publish");
+}
+
+#[test]
+fn who_finds_nobody_looks_at_what_is_not_yet_published() {
+    let mut world = World::new();
+    world.serve("orders@1.0.0/old", &["GET /x"]);
+    let new = world.serve("orders@2.0.0/new", &["GET /x"]);
+    world.now += Duration::from_secs(60);
+    world.registry.leave_publications_to(|| {});
+    assert_eq!(world.ask("GET /x", None), Ok("new".into()));
+    world.close(&new, ClosedBy::Peer, CloseCode::Normal);
+    assert_eq!(world.ask("GET /x", None), Err(ProblemCode::NoInstance));
+    let table = world.registry.snapshot();
+    assert!(world.registry.is_outdated(&table, world.now));
+    assert_eq!(world.ask("GET /x", None), Ok("old".into()));
+    assert!(!world.registry.is_outdated(&world.registry.snapshot(), world.now));
+}
+
+#[test]
+fn a_further_instance_of_a_version_is_published_once() {
+    let world = World::new();
+    world.serve("orders@1.0.0/a", &["GET /x"]);
+    let (before, heard) = (world.registry.counts().published, Arc::new(AtomicU64::new(0)));
+    let count = heard.clone();
+    world.registry.on_published(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    world.serve("orders@1.0.0/b", &["GET /x"]);
+    assert_eq!(world.registry.counts().published, before + 1);
+    assert_eq!(heard.load(Ordering::Relaxed), 2, "whoever waits hears of an instance that needed no publication too");
+}
+
+#[test]
 fn equal_instances_share_one_set_and_all_is_empty_again_in_the_end() {
     let mut world = World::new();
     let texts: Vec<String> = (0..20).map(|n| format!("orders@1.0.0/i{n:02}")).collect();
