@@ -89,9 +89,9 @@ impl Client {
     async fn send(&self, mut request: Request) -> Result<Response, ClientError> {
         for _ in 0..TRIES {
             let link = self.board.any_link().ok_or(ClientError::NotConnected)?;
-            match link.call(request, Call { deadline: self.deadline, ..Call::default() }).await {
+            match link.call(&mut request, Call { deadline: self.deadline, ..Call::default() }).await {
                 Ok(response) => return Ok(response),
-                Err(CallError::Unseen(Some(whole))) => request = *whole,
+                Err(CallError::Unseen { whole: true }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -102,10 +102,10 @@ impl Client {
 impl From<CallError> for ClientError {
     fn from(error: CallError) -> Self {
         match error {
-            CallError::Unseen(_) => Self::NotTaken,
-            CallError::Lost(_) => Self::Lost,
+            CallError::Unseen { .. } => Self::NotTaken,
+            CallError::Lost { .. } => Self::Lost,
             CallError::Cancelled { reason, text, .. } => Self::Cancelled { reason, text },
-            CallError::Expired(_) => Self::DeadlineExceeded,
+            CallError::Expired => Self::DeadlineExceeded,
             CallError::Response => Self::Response,
             error => Self::Request(error.to_string()),
         }

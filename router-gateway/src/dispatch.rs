@@ -126,7 +126,9 @@ impl Dispatch {
     }
 
     /// Answers one request; a refusal comes unrendered (see `respond`).
-    pub(crate) async fn run(self, request: Request<Body>) -> Response<Body> {
+    ///
+    /// The request is lent, so that it stays in one place until it need not be sent again.
+    pub(crate) async fn run(&self, request: &mut Request<Body>) -> Response<Body> {
         let this = &*self.0;
         let began = this.environment.now();
         let in_flight = this.metrics.enter();
@@ -167,18 +169,18 @@ struct Tries {
 impl Inner {
     async fn answer(
         &self,
-        mut request: Request<Body>,
+        request: &mut Request<Body>,
         began: Instant,
         metrics: &mut Option<Arc<RouteMetrics>>,
     ) -> Result<Response<Body>, Rejection> {
-        let Origin { upload, connection_full, call } = origin(&mut request, self.settings.max_connection_bytes)?;
-        let asked = self.asked_timeout(&request)?.map(|timeout| began + timeout.min(self.settings.max_timeout));
+        let Origin { upload, connection_full, call } = origin(request, self.settings.max_connection_bytes)?;
+        let asked = self.asked_timeout(request)?.map(|timeout| began + timeout.min(self.settings.max_timeout));
         // What was asked for rules from the start, in the waiting line too; the endpoint's own timeout once it is known.
         let asked = [asked, call.deadline].into_iter().flatten().min();
         let method = request.method().clone();
         let mut tries = Tries { excluded: Vec::new(), unseen: 0, retried: false, place: None, deadline: asked };
         loop {
-            let chosen = self.find(&mut request, &method, began, &mut tries).await?;
+            let chosen = self.find(request, &method, began, &mut tries).await?;
             *metrics = Some(self.metrics.of(&chosen.endpoint));
             let descriptor = &chosen.endpoint.descriptor;
             let deadline = self.deadline(&chosen.endpoint, began, tries.deadline);
@@ -200,13 +202,20 @@ impl Inner {
                 tunnel: None,
                 open_first: call.open_first,
             };
-            let mut exchange = chosen.link.handle().call(request, call);
+            let handle = chosen.link.handle();
             let outcome = if one_way {
                 // A client that leaves does not cancel it (SPEC 4): the exchange is not the request's own.
-                let sent = async move { outcome_by(deadline, &mut exchange).await };
-                self.tasks.spawn(sent).await.unwrap_or_else(|_| Some(Err(CallError::Closed)))
+                let (handle, mut whole) = (handle.clone(), std::mem::take(request));
+                let sent = async move { (outcome_by(deadline, handle.call(&mut whole, call)).await, whole) };
+                match self.tasks.spawn(sent).await {
+                    Ok((outcome, whole)) => {
+                        *request = whole;
+                        outcome
+                    }
+                    Err(_) => Some(Err(CallError::Closed)),
+                }
             } else {
-                outcome_by(deadline, &mut exchange).await
+                outcome_by(deadline, handle.call(&mut *request, call)).await
             };
             let error = match outcome {
                 Some(Ok(response)) => {
@@ -215,14 +224,15 @@ impl Inner {
                 Some(Err(error)) => error,
                 None => return Err(deadline_exceeded().into()),
             };
-            let (again, problem) = self.failure(error, upload.as_deref(), idempotent, &mut tries);
-            let Some(whole) = again else { return Err(problem.into()) };
+            let (again, problem) = self.failure(&error, upload.as_deref(), idempotent, request.body(), &mut tries);
+            if !again {
+                return Err(problem.into());
+            }
             if self.environment.now() >= deadline {
                 return Err(deadline_exceeded().into());
             }
             self.metrics.node().retries.inc();
             tries.excluded.push(chosen.instance);
-            request = whole;
         }
     }
 
@@ -400,24 +410,25 @@ impl Inner {
         response
     }
 
-    /// What a failed exchange means: the request again, if it may be sent again, and what to say otherwise.
+    /// What a failed exchange means: whether the request may be sent again, and what to say otherwise.
     fn failure(
         &self,
-        error: CallError,
+        error: &CallError,
         upload: Option<&Upload>,
         idempotent: bool,
+        body: &Body,
         tries: &mut Tries,
-    ) -> (Option<Request<Body>>, Problem) {
+    ) -> (bool, Problem) {
         use ProblemCode as Code;
-        let (unseen, code) = match &error {
-            CallError::Unseen(_) | CallError::Cancelled { reason: Reason::Refused, .. } => (true, Code::NoCapacity),
-            CallError::Lost(_) => (false, Code::ConnectionLost),
-            CallError::Expired(_) | CallError::Cancelled { reason: Reason::DeadlineExceeded, .. } => {
-                return (None, deadline_exceeded());
+        let (unseen, code) = match error {
+            CallError::Unseen { .. } | CallError::Cancelled { reason: Reason::Refused, .. } => (true, Code::NoCapacity),
+            CallError::Lost { .. } => (false, Code::ConnectionLost),
+            CallError::Expired | CallError::Cancelled { reason: Reason::DeadlineExceeded, .. } => {
+                return (false, deadline_exceeded());
             }
-            CallError::Cancelled { reason: Reason::PayloadLimit, .. } => return (None, too_large()),
-            CallError::Body(_) => return (None, upload_problem(upload)),
-            CallError::Head(_) | CallError::HeadTooLarge => return (None, Problem::new(Code::HeadersTooLarge)),
+            CallError::Cancelled { reason: Reason::PayloadLimit, .. } => return (false, too_large()),
+            CallError::Body(_) => return (false, upload_problem(upload)),
+            CallError::Head(_) | CallError::HeadTooLarge => return (false, Problem::new(Code::HeadersTooLarge)),
             CallError::Cancelled { reason, text, .. } => {
                 tracing::debug!(%reason, text, "a service cancelled a request");
                 (false, Code::ServiceFailed)
@@ -425,7 +436,7 @@ impl Inner {
             _ => (false, Code::ServiceFailed),
         };
         if let Some(failure) = upload.and_then(Upload::failure) {
-            return (None, upload_problem_of(failure));
+            return (false, upload_problem_of(failure));
         }
         let problem = match code {
             Code::NoCapacity => no_capacity(),
@@ -441,9 +452,8 @@ impl Inner {
             }
         };
         // What nobody saw may go again as it is; what somebody may have seen only if it is cheap to keep.
-        let fits =
-            |request: &Request<Body>| unseen || request.body().whole().is_some_and(|body| body.len() <= RETRY_BODY);
-        (error.into_request().filter(|request| again && fits(request)), problem)
+        let fits = || unseen || body.whole().is_some_and(|body| body.len() <= RETRY_BODY);
+        (again && error.leaves_whole() && fits(), problem)
     }
 }
 
@@ -468,9 +478,12 @@ fn origin(request: &mut Request<Body>, max_connection_bytes: u64) -> Result<Orig
 }
 
 /// Waits for a response until the deadline; `None`: it has passed, and the service was told.
-async fn outcome_by(deadline: Instant, exchange: &mut Exchange) -> Option<Result<Response<Body>, CallError>> {
+async fn outcome_by(
+    deadline: Instant,
+    mut exchange: Exchange<&mut Request<Body>>,
+) -> Option<Result<Response<Body>, CallError>> {
     let mut alarm = std::pin::pin!(tokio::time::sleep_until(deadline.into()));
-    let outcome = poll_fn(|cx| match Pin::new(&mut *exchange).poll(cx) {
+    let outcome = poll_fn(|cx| match Pin::new(&mut exchange).poll(cx) {
         std::task::Poll::Ready(outcome) => std::task::Poll::Ready(Some(outcome)),
         std::task::Poll::Pending => alarm.as_mut().poll(cx).map(|()| None),
     })

@@ -286,7 +286,7 @@ impl Application for GatewayLink {
         }
     }
 
-    fn request(&mut self, request: Request<Body>, responder: Responder) {
+    fn request(&mut self, mut request: Request<Body>, responder: Responder) {
         let dispatch = self.dispatch.clone();
         let cut = self.links.cut.clone();
         let Some(worker) = self.links.workers.get(self.worker) else { return };
@@ -294,7 +294,7 @@ impl Application for GatewayLink {
             async move {
                 let id = request.headers().get(X_REQUEST_ID).cloned();
                 let answer = async {
-                    let mut response = dispatch.run(request).await;
+                    let mut response = dispatch.run(&mut request).await;
                     respond::render(&mut response, id.as_ref());
                     response
                 };

@@ -10,7 +10,7 @@ use tower::{Service, ServiceBuilder, service_fn};
 use crate::dispatch::Dispatch;
 use crate::edge::EdgeContext;
 use crate::http_semantics::TrustedProxies;
-use crate::layers::{AccessLog, Identify, Intermediary, Message, PolicyLayer};
+use crate::layers::{AccessLog, Identify, Intermediary, Message, Policy as _, PolicyLayer};
 
 /// Builds one worker's stack. It is always ready: what is too much is answered, not made to wait.
 pub(crate) fn stack(
@@ -28,18 +28,17 @@ pub(crate) fn stack(
 + Send
 + Sync
 + 'static {
-    ServiceBuilder::new()
-        // First, so that every answer has the id, and refusals from anywhere below get their document.
-        .layer(PolicyLayer::new(Identify::new(Arc::clone(&edge.request_ids), Arc::clone(environment))))
+    // First, so that every answer has the id, and refusals from anywhere below get their document.
+    let policies = Identify::new(Arc::clone(&edge.request_ids), Arc::clone(environment))
         // Below the id, to write it; above all else, to see every outcome.
-        .layer(PolicyLayer::new(AccessLog::new(Arc::clone(environment))))
+        .then(AccessLog::new(Arc::clone(environment)))
         // What is no correct HTTP goes no further.
-        .layer(PolicyLayer::new(Message::new(Arc::clone(edge))))
+        .then(Message::new(Arc::clone(edge)))
         // What ends at this hop ends here, in both directions.
-        .layer(PolicyLayer::new(Intermediary::new(node, trusted)))
-        .service(service_fn(move |request| {
-            let dispatch = dispatch.clone();
-            // Boxed, so that the layers above hand on a pointer.
-            Box::pin(async move { Ok(dispatch.run(request).await) })
-        }))
+        .then(Intermediary::new(node, trusted));
+    ServiceBuilder::new().layer(PolicyLayer::new(policies)).service(service_fn(move |mut request| {
+        let dispatch = dispatch.clone();
+        // Boxed, so that the layers above hand on a pointer.
+        Box::pin(async move { Ok(dispatch.run(&mut request).await) })
+    }))
 }

@@ -37,6 +37,41 @@ pub trait Policy {
 
     /// Looks at the response before it goes back.
     fn after(&self, kept: Self::Kept, response: &mut Response<Body>);
+
+    /// This one, and another one within it: as one, so that a request is not handed on for each.
+    fn then<P: Policy>(self, inner: P) -> Then<Self, P>
+    where
+        Self: Sized,
+    {
+        Then { outer: self, inner }
+    }
+}
+
+/// Two middlewares, one within the other; see [`Policy::then`].
+#[derive(Debug)]
+pub struct Then<O, I> {
+    outer: O,
+    inner: I,
+}
+
+impl<O: Policy, I: Policy> Policy for Then<O, I> {
+    type Kept = (O::Kept, I::Kept);
+
+    fn before(&self, request: &mut Request<Body>) -> Result<Self::Kept, Response<Body>> {
+        let kept = self.outer.before(request)?;
+        match self.inner.before(request) {
+            Ok(inner) => Ok((kept, inner)),
+            Err(mut refusal) => {
+                self.outer.after(kept, &mut refusal);
+                Err(refusal)
+            }
+        }
+    }
+
+    fn after(&self, (outer, inner): Self::Kept, response: &mut Response<Body>) {
+        self.inner.after(inner, response);
+        self.outer.after(outer, response);
+    }
 }
 
 /// Makes a tower layer of a [`Policy`].

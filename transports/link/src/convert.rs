@@ -16,28 +16,28 @@ use crate::call::Call;
 use crate::context::{Cancellation, RequestContext};
 
 /// A request's parts as a head in `memory`. `call` says what HTTP does not.
-pub(crate) fn request_head(
-    parts: &request::Parts,
+pub(crate) fn request_head<B>(
+    request: &http::Request<B>,
     call: &Call,
     now: Instant,
     memory: &mut BytesMut,
 ) -> Result<RequestHead, HeadError> {
-    let uri = &parts.uri;
+    let (uri, headers) = (request.uri(), request.headers());
     let authority = match uri.authority() {
         Some(authority) => authority.as_str(),
-        None => parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
+        None => headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
     };
     let parts = RequestParts {
         endpoint: call.endpoint,
         deadline: call.deadline.map(|deadline| deadline.saturating_duration_since(now)),
         hops: call.hops,
-        method: parts.method.as_str(),
+        method: request.method().as_str(),
         scheme: call.scheme,
         authority,
         target: uri.path_and_query().map_or("/", |target| target.as_str()),
         parameters: call.parameters.as_slice(),
         client: call.client,
-        headers: &parts.headers,
+        headers,
         claims: call.claims.as_deref().unwrap_or_default(),
         tunnel_protocol: call.tunnel.as_deref(),
     };

@@ -1,12 +1,12 @@
 //! Exchange: one request on its way, until its response's head is here (SPEC 4, 5).
 
+use std::borrow::BorrowMut;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::request::Parts;
 use router_common::frame::Reason;
 use router_common::head::HeadError;
 use router_common::session::{OpenError, Opening, ReadHead, StreamFailure, StreamKey};
@@ -18,25 +18,22 @@ use crate::convert;
 use crate::pump::{self, Gathered, Progress, Pump, Pumped};
 use crate::shared::{Begun, Interest, Shared};
 
-/// A request given back whole, so that it can be sent again; `None` if some of its body is gone.
-pub type Whole = Option<Box<http::Request<Body>>>;
-
-/// Why there is no response.
+/// Why there is no response. `whole` says that nothing of the request's body is gone, so that it could be sent again.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
     /// The request provably never reached a handler: it may be sent elsewhere.
     #[error("the request was not seen by the other side")]
-    Unseen(Whole),
+    Unseen { whole: bool },
     /// The link was lost after the request was sent: nobody knows the outcome.
     #[error("the link was lost; the outcome is unknown")]
-    Lost(Whole),
+    Lost { whole: bool },
     /// The peer cancelled.
     #[error("cancelled by the other side: {reason}{}{text}", if text.is_empty() { "" } else { ": " })]
-    Cancelled { reason: Reason, text: String, request: Whole },
+    Cancelled { reason: Reason, text: String, whole: bool },
     /// The deadline passed before the request was sent.
     #[error("the deadline passed before the request was sent")]
-    Expired(Whole),
+    Expired,
     /// The request's head cannot be sent.
     #[error("the request's head: {0}")]
     Head(HeadError),
@@ -55,13 +52,12 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// The request, if it came back whole.
+    /// Whether the request is as it was, body and all.
     #[must_use]
-    pub fn into_request(self) -> Option<http::Request<Body>> {
+    pub const fn leaves_whole(&self) -> bool {
         match self {
-            Self::Unseen(request) | Self::Lost(request) | Self::Expired(request) => request.map(|request| *request),
-            Self::Cancelled { request, .. } => request.map(|request| *request),
-            _ => None,
+            Self::Unseen { whole } | Self::Lost { whole } | Self::Cancelled { whole, .. } => *whole,
+            _ => false,
         }
     }
 }
@@ -70,13 +66,13 @@ impl CallError {
 ///
 /// Dropping it before the response is here cancels the stream, with [`Exchange::set_cancel_reason`]'s reason. Afterwards
 /// the response's body holds the stream.
+///
+/// `R` is the request, or a mutable reference to it for who may want to send it again: see [`CallError::leaves_whole`].
 #[must_use = "a request is only sent when its exchange is polled"]
-pub struct Exchange {
+pub struct Exchange<R = http::Request<Body>> {
     shared: Arc<Shared>,
-    /// `None` once given away.
-    parts: Option<Parts>,
-    /// The body, as long as it is whole.
-    body: Body,
+    /// Its body stays in it as long as it is whole.
+    request: R,
     call: Call,
     state: State,
     reason: Reason,
@@ -91,13 +87,11 @@ enum State {
     Done,
 }
 
-impl Exchange {
-    pub(crate) fn new(shared: Arc<Shared>, request: http::Request<Body>, call: Call) -> Self {
-        let (parts, body) = request.into_parts();
+impl<R> Exchange<R> {
+    pub(crate) fn new(shared: Arc<Shared>, request: R, call: Call) -> Self {
         Self {
             shared,
-            parts: Some(parts),
-            body,
+            request,
             call,
             state: State::Gathering { gathered: Gathered::default(), yielded: false },
             reason: Reason::ClientDisconnected,
@@ -127,14 +121,17 @@ impl Exchange {
             self.shared.release(key, Some(self.reason));
         }
     }
+}
 
+impl<R: BorrowMut<http::Request<Body>>> Exchange<R> {
     /// Gathers the first bytes, and opens.
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CallError>> {
         let State::Gathering { gathered, yielded } = &mut self.state else { return Poll::Ready(Ok(())) };
-        let whole = match self.body.whole() {
+        let body = self.request.borrow_mut().body_mut();
+        let whole = match body.whole() {
             Some(bytes) => Some(bytes),
             None if self.call.open_first => None,
-            None => match gathered.poll(&mut self.body, cx) {
+            None => match gathered.poll(body, cx) {
                 Err(error) => return Poll::Ready(Err(CallError::Body(error))),
                 Ok(Progress::Waits) if !*yielded => {
                     // Whoever feeds the body may be about to run: one turn, no timer.
@@ -144,7 +141,7 @@ impl Exchange {
                 }
                 Ok(Progress::Enough) if gathered.is_whole() => {
                     let bytes = gathered.take_bytes();
-                    self.body = bytes.clone().into();
+                    *body = bytes.clone().into();
                     Some(bytes)
                 }
                 Ok(Progress::Enough | Progress::Waits) => None,
@@ -169,20 +166,20 @@ impl Exchange {
                 Pumped::Finished | Pumped::StreamClosed => Ok(()),
             });
         }
-        let pump = Pump::new(Arc::clone(&self.shared), key, std::mem::take(&mut self.body), carry);
+        let body = std::mem::take(self.request.borrow_mut().body_mut());
+        let pump = Pump::new(Arc::clone(&self.shared), key, body, carry);
         self.state = State::Open { key, pump: Some(pump), whole: false };
         Poll::Ready(Ok(()))
     }
 
     fn open(&mut self, body: bytes::Bytes, end: bool, cx: &Context<'_>) -> Result<StreamKey, CallError> {
-        let Some(parts) = &self.parts else { return Err(CallError::Closed) };
         let now = self.shared.now();
         if self.call.deadline.is_some_and(|deadline| deadline <= now) {
-            return Err(CallError::Expired(self.take_request(end)));
+            return Err(CallError::Expired);
         }
-        let call = &mut self.call;
+        let (request, call) = (self.request.borrow(), &mut self.call);
         let opened = self.shared.act(|state| {
-            let head = convert::request_head(parts, call, now, &mut state.heads).map_err(CallError::Head)?;
+            let head = convert::request_head(request, call, now, &mut state.heads).map_err(CallError::Head)?;
             let opening = Opening { head, body, end, tunnel: call.tunnel.is_some(), permit: call.permit.take() };
             let opened = state.session.open(opening);
             if let Ok(key) = opened {
@@ -192,7 +189,7 @@ impl Exchange {
         })?;
         opened.map_err(|error| match error {
             OpenError::HeadTooLarge => CallError::HeadTooLarge,
-            _ => CallError::Unseen(self.take_request(end)),
+            _ => CallError::Unseen { whole: end },
         })
     }
 
@@ -249,22 +246,15 @@ impl Exchange {
             Err(failure) => {
                 self.state = State::Done;
                 self.shared.release(key, None);
-                let request = self.take_request(whole);
                 Poll::Ready(Err(match failure {
-                    StreamFailure::Unseen => CallError::Unseen(request),
-                    StreamFailure::Lost => CallError::Lost(request),
-                    StreamFailure::Cancelled { reason, text } => CallError::Cancelled { reason, text, request },
+                    StreamFailure::Unseen => CallError::Unseen { whole },
+                    StreamFailure::Lost => CallError::Lost { whole },
+                    StreamFailure::Cancelled { reason, text } => CallError::Cancelled { reason, text, whole },
                     StreamFailure::Length => CallError::Response,
                     _ => CallError::Closed,
                 }))
             }
         }
-    }
-
-    /// The request, if its body is still whole.
-    fn take_request(&mut self, whole: bool) -> Whole {
-        let parts = self.parts.take().filter(|_| whole)?;
-        Some(Box::new(http::Request::from_parts(parts, std::mem::take(&mut self.body))))
     }
 }
 
@@ -301,7 +291,7 @@ impl Drop for Unfinished {
     }
 }
 
-impl Future for Exchange {
+impl<R: BorrowMut<http::Request<Body>> + Unpin> Future for Exchange<R> {
     type Output = Result<http::Response<Body>, CallError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -322,13 +312,13 @@ impl Future for Exchange {
     }
 }
 
-impl Drop for Exchange {
+impl<R> Drop for Exchange<R> {
     fn drop(&mut self) {
         self.close();
     }
 }
 
-impl fmt::Debug for Exchange {
+impl<R> fmt::Debug for Exchange<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             State::Gathering { .. } => "gathering",

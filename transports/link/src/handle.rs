@@ -1,5 +1,6 @@
 //! Handle: one link, for those who use it. Cheap to clone; all of it works from any thread.
 
+use std::borrow::BorrowMut;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,8 +28,9 @@ impl Handle {
         Self { shared }
     }
 
-    /// Sends a request to the peer. Hop-by-hop fields are to be taken out before: they are refused, not stripped.
-    pub fn call(&self, request: http::Request<Body>, call: Call) -> Exchange {
+    /// Sends a request, or one that is lent, to the peer. Hop-by-hop fields are to be taken out before: they are refused,
+    /// not stripped.
+    pub fn call<R: BorrowMut<http::Request<Body>>>(&self, request: R, call: Call) -> Exchange<R> {
         Exchange::new(Arc::clone(&self.shared), request, call)
     }
 

@@ -40,7 +40,7 @@ pub use call::Call;
 pub use context::{Cancellation, Cancelled, Parameters, RequestContext};
 pub use driver::{DetachedDriver, Driver};
 pub use environment::{Environment, SystemEnvironment};
-pub use exchange::{CallError, Exchange, Whole};
+pub use exchange::{CallError, Exchange};
 pub use framed::{ByteStream, FramedLink};
 pub use handle::Handle;
 pub use link::{

@@ -211,6 +211,11 @@ impl Pair {
         self.gateway.handle.call(request, Call { permit: Some(self.permit()), ..Call::default() })
     }
 
+    /// The same with a request that is wanted back.
+    pub fn lend<'a>(&self, request: &'a mut http::Request<Body>) -> Exchange<&'a mut http::Request<Body>> {
+        self.gateway.handle.call(request, Call { permit: Some(self.permit()), ..Call::default() })
+    }
+
     /// Waits until nothing is in flight on either side, and all leases are free.
     pub async fn quiet(&self) {
         let busy = || {
