@@ -15,10 +15,10 @@ use http::{HeaderMap, HeaderValue, Method};
 use router_common::endpoint::{EndpointDescriptor, EndpointId, PathTemplate, Segment};
 use router_common::path::RequestPath;
 use router_common::problem::{self, ProblemCode};
-use router_link::{Body, Parameters, RequestContext};
+use router_link::{Body, Fields, Inbound, Parameters, RequestContext, Responder};
 
 use crate::error::Problem;
-use crate::handler::{BoundHandler, HandlerFuture};
+use crate::handler::{BoundHandler, HandlerFuture, Reads};
 use crate::invocation::{Invocation, Surroundings};
 use crate::message::{Request, Response};
 use crate::outgoing;
@@ -56,14 +56,42 @@ impl Table {
         self.endpoints.iter().map(|endpoint| &endpoint.descriptor)
     }
 
-    /// Starts the handler of an endpoint on a request that has a [`RequestContext`].
-    pub(crate) fn start(&self, endpoint: &Endpoint, mut request: Request) -> Running {
+    /// Starts the handler of an endpoint on a request from a link, of which as much is made HTTP as the handler looks at.
+    /// `None`: HTTP's types cannot say it.
+    pub(crate) fn accept(&self, endpoint: &Endpoint, mut inbound: Inbound, responder: &Responder) -> Option<Running> {
+        let fields = match endpoint.handler.reads() {
+            Reads::Nothing => None,
+            Reads::Line => Some(Fields::Unread),
+            Reads::Fields => Some(Fields::All),
+        };
+        let request = match fields {
+            None => Request::default(),
+            Some(fields) => {
+                let parts = inbound.parts(fields)?;
+                let mut request = Request::from_parts(parts, inbound.take_body());
+                self.invoke(endpoint, &mut request, inbound.context(responder));
+                request
+            }
+        };
+        let future = endpoint.handler.call(request);
+        // Nobody reads a body that the handler does not ask for.
+        drop(inbound.take_body());
+        Some(Running::new(endpoint, future, RequestId::Unread(inbound)))
+    }
+
+    /// Starts the handler of an endpoint on a request that is HTTP.
+    fn start(&self, endpoint: &Endpoint, mut request: Request, context: RequestContext) -> Running {
+        let request_id = outgoing::request_id(request.headers());
+        self.invoke(endpoint, &mut request, context);
+        Running::new(endpoint, endpoint.handler.call(request), RequestId::Read(request_id))
+    }
+
+    fn invoke(&self, endpoint: &Endpoint, request: &mut Request, context: RequestContext) {
         request.extensions_mut().insert(Invocation {
             surroundings: Arc::clone(&self.surroundings),
             endpoint: Arc::clone(&endpoint.descriptor),
+            context,
         });
-        let request_id = outgoing::request_id(request.headers());
-        Running { future: Some(endpoint.handler.call(request)), endpoint: Arc::clone(&endpoint.descriptor), request_id }
     }
 
     /// Answers a request by its method and path, as a gateway with this one service would (SPEC 2).
@@ -73,8 +101,7 @@ impl Table {
                 let mut context = request.extensions_mut().remove::<RequestContext>().unwrap_or_default();
                 context.endpoint = Some(endpoint.descriptor.id);
                 context.parameters = parameters;
-                request.extensions_mut().insert(context);
-                Ok((self.start(endpoint, request), head_from_get))
+                Ok((self.start(endpoint, request, context), head_from_get))
             }
             Err(problem) => Err(not_served(problem, request.headers())),
         };
@@ -135,7 +162,8 @@ fn not_served(problem: problem::Problem, request: &HeaderMap) -> Response {
     if let Some(allow) = allow {
         response.headers_mut().insert(http::header::ALLOW, allow);
     }
-    outgoing::finish(&mut response, outgoing::request_id(request).as_ref());
+    let request_id = outgoing::request_id(request);
+    outgoing::finish(&mut response, || request_id.as_ref());
     response
 }
 
@@ -158,7 +186,37 @@ pub(crate) struct Running {
     /// `None` once it has ended.
     future: Option<HandlerFuture>,
     endpoint: Arc<EndpointDescriptor>,
-    request_id: Option<HeaderValue>,
+    request_id: RequestId,
+}
+
+/// Under which id the request is known, which only a problem says.
+enum RequestId {
+    /// It is still among the fields that came.
+    Unread(Inbound),
+    Read(Option<HeaderValue>),
+}
+
+impl RequestId {
+    fn read(&mut self) -> Option<&HeaderValue> {
+        if let Self::Unread(inbound) = self {
+            *self = Self::Read(inbound.field(outgoing::REQUEST_ID));
+        }
+        match self {
+            Self::Read(id) => id.as_ref(),
+            Self::Unread(_) => None,
+        }
+    }
+}
+
+impl Running {
+    fn new(endpoint: &Endpoint, future: HandlerFuture, request_id: RequestId) -> Self {
+        Self { future: Some(future), endpoint: Arc::clone(&endpoint.descriptor), request_id }
+    }
+
+    /// Lets go of what the request came in: the handler may take its time.
+    pub(crate) fn settle(&mut self) {
+        self.request_id.read();
+    }
 }
 
 impl Future for Running {
@@ -178,7 +236,7 @@ impl Future for Running {
             }
         };
         self.future = None;
-        outgoing::finish(&mut response, self.request_id.as_ref());
+        outgoing::finish(&mut response, || self.request_id.read());
         Poll::Ready(response)
     }
 }

@@ -189,12 +189,12 @@ struct Rendered {
 
 /// Says in the document of a problem which request it answers. Any other response, and a document that the service has
 /// replaced since, stay as they are.
-pub(crate) fn name_request(response: &mut Response, request_id: Option<&str>) {
+pub(crate) fn name_request<'a>(response: &mut Response, request_id: impl FnOnce() -> Option<&'a str>) {
     if response.extensions().is_empty() {
         return;
     }
     let Some(Rendered { problem, document }) = response.extensions_mut().remove::<Rendered>() else { return };
-    let status = response.status();
+    let (status, request_id) = (response.status(), request_id());
     if request_id.is_none() && status == problem.status() {
         return;
     }

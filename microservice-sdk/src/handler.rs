@@ -25,9 +25,23 @@ pub type HandlerFuture = Pin<Box<dyn Future<Output = Response> + Send>>;
     note = "if it takes `State<T>`: give the service that state, `Microservice::new(..).state(..)`, before its endpoints, or implement `FromRef<{S}> for T`"
 )]
 pub trait Handler<M, S>: Clone + Send + Sync + Sized + 'static {
+    /// What the arguments look at.
+    #[doc(hidden)]
+    const READS: Reads = Reads::Fields;
+
     /// Takes the arguments out of the request, runs the function, and makes its result a response. What an extractor
     /// refuses is answered by its rejection.
     fn call(self, request: Request, state: Arc<S>) -> HandlerFuture;
+}
+
+/// How much of a request a handler looks at.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    Nothing,
+    /// All but the header fields.
+    Line,
+    Fields,
 }
 
 impl<F, Fut, R, S> Handler<((),), S> for F
@@ -37,6 +51,8 @@ where
     R: IntoResponse,
     S: Send + Sync + 'static,
 {
+    const READS: Reads = Reads::Nothing;
+
     fn call(self, _request: Request, _state: Arc<S>) -> HandlerFuture {
         Box::pin(async move { self().await.into_response() })
     }
@@ -54,21 +70,29 @@ macro_rules! impl_handler {
             $($part: FromRequestParts<S> + Send,)*
             $last: FromRequest<S, M> + Send,
         {
+            const READS: Reads = if $last::FIELDS $(|| $part::FIELDS)* { Reads::Fields } else { Reads::Line };
+
             fn call(self, request: Request, state: Arc<S>) -> HandlerFuture {
-                Box::pin(async move {
+                // In a box of its own, so that a handler that waits does not hold the room that its request took.
+                let taking = Box::pin(async move {
                     let (mut parts, body) = request.into_parts();
                     $(
                         let $part = match $part::from_request_parts(&mut parts, &state).await {
                             Ok(value) => value,
-                            Err(rejection) => return rejection.into_response(),
+                            Err(rejection) => return Err(rejection.into_response()),
                         };
                     )*
                     let request = Request::from_parts(parts, body);
-                    let $last = match $last::from_request(request, &state).await {
-                        Ok(value) => value,
-                        Err(rejection) => return rejection.into_response(),
-                    };
-                    self($($part,)* $last).await.into_response()
+                    match $last::from_request(request, &state).await {
+                        Ok($last) => Ok(($($part,)* $last,)),
+                        Err(rejection) => Err(rejection.into_response()),
+                    }
+                });
+                Box::pin(async move {
+                    match taking.await {
+                        Ok(($($part,)* $last,)) => self($($part,)* $last).await.into_response(),
+                        Err(rejection) => rejection,
+                    }
                 })
             }
         }
@@ -90,16 +114,20 @@ impl_handler!([A1, A2, A3, A4, A5, A6, A7, A8, A9, A10, A11], A12);
 
 /// A handler without its types.
 #[derive(Clone)]
-pub(crate) struct AnyHandler<S>(Arc<dyn Call<S>>);
+pub(crate) struct AnyHandler<S> {
+    reads: Reads,
+    call: Arc<dyn Call<S>>,
+}
 
 impl<S: Send + Sync + 'static> AnyHandler<S> {
     pub(crate) fn new<M: 'static, H: Handler<M, S>>(handler: H) -> Self {
-        Self(Arc::new(move |request, state| handler.clone().call(request, state)))
+        Self { reads: H::READS, call: Arc::new(move |request, state| handler.clone().call(request, state)) }
     }
 
     /// The handler with its state: what is left is a function of the request.
     pub(crate) fn bind(self, state: Arc<S>) -> BoundHandler {
-        BoundHandler(Arc::new(move |request| (self.0)(request, Arc::clone(&state))))
+        let Self { reads, call } = self;
+        BoundHandler { reads, call: Arc::new(move |request| call(request, Arc::clone(&state))) }
     }
 }
 
@@ -114,11 +142,19 @@ impl<S, F: Fn(Request, Arc<S>) -> HandlerFuture + Send + Sync> Call<S> for F {}
 
 /// A handler with its state.
 #[derive(Clone)]
-pub(crate) struct BoundHandler(Arc<dyn Fn(Request) -> HandlerFuture + Send + Sync>);
+pub(crate) struct BoundHandler {
+    reads: Reads,
+    call: Arc<dyn Fn(Request) -> HandlerFuture + Send + Sync>,
+}
 
 impl BoundHandler {
     pub(crate) fn call(&self, request: Request) -> HandlerFuture {
-        (self.0)(request)
+        (self.call)(request)
+    }
+
+    /// How much of a request is to be made for it.
+    pub(crate) const fn reads(&self) -> Reads {
+        self.reads
     }
 }
 

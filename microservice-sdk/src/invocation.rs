@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use router_common::endpoint::EndpointDescriptor;
-use router_link::Environment;
+use router_link::{Environment, RequestContext};
 
 use crate::client::Client;
 
@@ -15,6 +15,7 @@ use crate::client::Client;
 pub(crate) struct Invocation {
     pub(crate) surroundings: Arc<Surroundings>,
     pub(crate) endpoint: Arc<EndpointDescriptor>,
+    pub(crate) context: RequestContext,
 }
 
 /// What all handlers of a service share.

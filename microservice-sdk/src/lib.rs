@@ -123,7 +123,7 @@ pub use self::error::{EndpointError, Internal, Problem};
 pub use self::extract::{
     Claims, Deadline, FromRef, FromRequest, FromRequestParts, Json, Path, Query, RequestInfo, State, TraceContext,
 };
-pub use self::handler::{Handler, HandlerFuture};
+pub use self::handler::{Handler, HandlerFuture, Reads};
 pub use self::lifecycle::Running;
 pub use self::message::{Request, Response};
 pub use self::response::{Chunks, IntoResponse, IntoResponseParts};

@@ -9,14 +9,17 @@ use router_common::hop_by_hop;
 use crate::error;
 use crate::message::Response;
 
+/// The field that carries it.
+pub(crate) const REQUEST_ID: &str = "x-request-id";
+
 /// The id under which the gateway, and whoever came before it, know the request.
 pub(crate) fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
-    const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+    const X_REQUEST_ID: HeaderName = HeaderName::from_static(REQUEST_ID);
     headers.get(X_REQUEST_ID).cloned()
 }
 
-/// Makes an answer ready to leave.
-pub(crate) fn finish(response: &mut Response, request_id: Option<&HeaderValue>) {
+/// Makes an answer ready to leave. `request_id` is asked for where a problem is to say it.
+pub(crate) fn finish<'a>(response: &mut Response, request_id: impl FnOnce() -> Option<&'a HeaderValue>) {
     hop_by_hop::strip(response.headers_mut());
-    error::name_request(response, request_id.and_then(|id| id.to_str().ok()));
+    error::name_request(response, || request_id()?.to_str().ok());
 }

@@ -16,11 +16,9 @@ use http::StatusCode;
 use http_body::Frame;
 use router_common::frame::Reason;
 use router_link::{
-    Application, Body, BodyError, Cancelled, ConnectionEvent, Environment, Handle, RequestContext, Respond,
-    RespondError, Responder,
+    Application, Body, BodyError, ConnectionEvent, Handle, Inbound, Respond, RespondError, Responder, Unwanted,
 };
 use tokio::sync::oneshot;
-use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -40,27 +38,24 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    fn serve(&self, request: Request, responder: Responder) {
-        let context = request.extensions().get::<RequestContext>();
-        let deadline = context.and_then(|context| context.deadline);
-        let Some(endpoint) = context.and_then(|context| context.endpoint).and_then(|id| self.table.by_id(id)) else {
+    fn serve(&self, inbound: Inbound, responder: Responder) {
+        let Some(endpoint) = inbound.endpoint().and_then(|id| self.table.by_id(id)) else {
             // An id this process never gave: no handler has seen the request.
             return responder.reject(Reason::Refused);
         };
         let outlives = endpoint.detached || endpoint.descriptor.one_way;
         let one_way = endpoint.descriptor.one_way;
-        let running = self.table.start(endpoint, request);
-        let stage = if one_way { Stage::one_way(running, responder) } else { Stage::handling(running, responder) };
-        let mut serving = Serving {
-            stage,
-            outlives,
-            deadline,
-            timer: None,
-            environment: Arc::clone(&self.table.surroundings.environment),
+        let deadline = inbound.deadline();
+        let Some(running) = self.table.accept(endpoint, inbound, &responder) else {
+            return responder.reject(Reason::ProtocolError);
         };
+        let stage =
+            if one_way { Stage::one_way(running, responder) } else { Stage::Handling { running, responder } };
+        let mut serving = Serving { stage, outlives, deadline };
         if serving.poll_stage(&mut Context::from_waker(Waker::noop()), Attempt::InPlace).is_ready() {
             return;
         }
+        serving.settle();
         if outlives {
             self.handlers.spawn(self.cut.clone().run_until_cancelled_owned(serving));
         } else {
@@ -81,8 +76,13 @@ impl Application for ServiceApplication {
         self.state.event(event, handle, &self.server.table);
     }
 
-    fn request(&mut self, request: Request, responder: Responder) {
-        self.server.serve(request, responder);
+    fn arrived(&mut self, inbound: Inbound, responder: Responder) {
+        self.server.serve(inbound, responder);
+    }
+
+    /// What has been made HTTP has come this way already.
+    fn request(&mut self, _: Request, responder: Responder) {
+        responder.reject(Reason::Refused);
     }
 }
 
@@ -105,15 +105,12 @@ struct Serving {
     /// The handler goes on when nobody waits for its answer any more.
     outlives: bool,
     deadline: Option<Instant>,
-    timer: Option<Pin<Box<Sleep>>>,
-    environment: Arc<dyn Environment>,
 }
 
 enum Stage {
     Handling {
         running: Running,
         responder: Responder,
-        cancelled: Cancelled,
     },
     /// Boxed, because most answers are handed over at once and never get here.
     Responding {
@@ -128,11 +125,6 @@ enum Stage {
 }
 
 impl Stage {
-    fn handling(running: Running, responder: Responder) -> Self {
-        let cancelled = responder.cancelled();
-        Self::Handling { running, responder, cancelled }
-    }
-
     /// Admission is answered at once; the stream, and with it the slot of the lease, ends with the handler (SPEC 4).
     fn one_way(running: Running, responder: Responder) -> Self {
         let (ended, until) = oneshot::channel();
@@ -144,28 +136,28 @@ impl Stage {
 }
 
 impl Serving {
+    /// The handler waits for something: it becomes a task, which is to hold no more than it needs.
+    fn settle(&mut self) {
+        if let Stage::Handling { running, .. } | Stage::OneWay { running: Some(running), .. } = &mut self.stage {
+            running.settle();
+        }
+    }
+
     fn poll_stage(&mut self, cx: &mut Context<'_>, attempt: Attempt) -> Poll<()> {
         loop {
             match &mut self.stage {
-                Stage::Handling { running, cancelled, .. } => {
+                Stage::Handling { running, responder } => {
                     if let Poll::Ready(response) = Pin::new(running).poll(cx) {
                         return self.respond(response, cx);
                     }
-                    if attempt == Attempt::InPlace {
+                    if attempt == Attempt::InPlace || self.outlives {
                         return Poll::Pending;
                     }
-                    if self.outlives {
+                    let Poll::Ready(unwanted) = responder.poll_unwanted(self.deadline, cx) else {
                         return Poll::Pending;
-                    }
-                    if Pin::new(cancelled).poll(cx).is_ready() {
-                        self.give_up(None);
-                        return Poll::Ready(());
-                    }
-                    if self.poll_deadline(cx).is_ready() {
-                        self.give_up(Some(Reason::DeadlineExceeded));
-                        return Poll::Ready(());
-                    }
-                    return Poll::Pending;
+                    };
+                    self.give_up(unwanted);
+                    return Poll::Ready(());
                 }
                 Stage::Responding { respond } => {
                     let Poll::Ready(()) = poll_respond(respond, cx) else { return Poll::Pending };
@@ -206,23 +198,14 @@ impl Serving {
     }
 
     /// Drops the handler, and then what holds its slot of the lease.
-    fn give_up(&mut self, reason: Option<Reason>) {
-        if let Stage::Handling { running, responder, .. } = std::mem::replace(&mut self.stage, Stage::Done) {
+    fn give_up(&mut self, unwanted: Unwanted) {
+        if let Stage::Handling { running, responder } = std::mem::replace(&mut self.stage, Stage::Done) {
             drop(running);
-            match reason {
-                Some(reason) => responder.reject(reason),
-                None => drop(responder),
+            match unwanted {
+                Unwanted::Late => responder.reject(Reason::DeadlineExceeded),
+                Unwanted::Cancelled => drop(responder),
             }
         }
-    }
-
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(deadline) = self.deadline else { return Poll::Pending };
-        let timer = self.timer.get_or_insert_with(|| {
-            // By way of a duration, because the environment's clock need not be tokio's.
-            Box::pin(tokio::time::sleep(deadline.saturating_duration_since(self.environment.now())))
-        });
-        timer.as_mut().poll(cx)
     }
 }
 

@@ -17,6 +17,7 @@ use crate::message::Request;
 /// The body as it arrives; credit returns to the sender as it is read.
 impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = Infallible;
+    const FIELDS: bool = false;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Infallible> {
         Ok(request.into_body())
@@ -35,6 +36,7 @@ impl<S: Send + Sync> FromRequest<S> for Request {
 /// The whole body, up to the endpoint's `max_request_bytes`; beyond it 413.
 impl<S: Send + Sync> FromRequest<S> for Bytes {
     type Rejection = Problem;
+    const FIELDS: bool = false;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let limit = limit(&request);
@@ -45,6 +47,7 @@ impl<S: Send + Sync> FromRequest<S> for Bytes {
 /// The whole body as UTF-8, up to the endpoint's `max_request_bytes`.
 impl<S: Send + Sync> FromRequest<S> for String {
     type Rejection = Problem;
+    const FIELDS: bool = false;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let limit = limit(&request);

@@ -27,6 +27,7 @@ impl<S: Send + Sync> FromRequestParts<S> for HeaderMap {
 
 impl<S: Send + Sync> FromRequestParts<S> for Method {
     type Rejection = Infallible;
+    const FIELDS: bool = false;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         Ok(parts.method.clone())
@@ -35,6 +36,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Method {
 
 impl<S: Send + Sync> FromRequestParts<S> for Uri {
     type Rejection = Infallible;
+    const FIELDS: bool = false;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         Ok(parts.uri.clone())
@@ -52,9 +54,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Parts {
 /// Whether anybody still waits for the answer; for handlers of `detached` endpoints, which are not dropped then.
 impl<S: Send + Sync> FromRequestParts<S> for Cancellation {
     type Rejection = Infallible;
+    const FIELDS: bool = false;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(parts.extensions.get::<RequestContext>().map(|context| context.cancellation().clone()).unwrap_or_default())
+        let invocation = parts.extensions.get::<Invocation>();
+        Ok(invocation.map(|invocation| invocation.context.cancellation().clone()).unwrap_or_default())
     }
 }
 
@@ -93,10 +97,11 @@ impl std::fmt::Debug for Deadline {
 
 impl<S: Send + Sync> FromRequestParts<S> for Deadline {
     type Rejection = Problem;
+    const FIELDS: bool = false;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let environment = Arc::clone(invocation(parts)?.environment());
-        Ok(Self { at: parts.extensions.get::<RequestContext>().and_then(|context| context.deadline), environment })
+        let invocation = invocation(parts)?;
+        Ok(Self { at: invocation.context.deadline, environment: Arc::clone(invocation.environment()) })
     }
 }
 
@@ -130,9 +135,11 @@ impl Claims {
 
 impl<S: Send + Sync> FromRequestParts<S> for Claims {
     type Rejection = Infallible;
+    const FIELDS: bool = false;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self(parts.extensions.get::<RequestContext>().cloned().unwrap_or_default()))
+        let invocation = parts.extensions.get::<Invocation>();
+        Ok(Self(invocation.map(|invocation| invocation.context.clone()).unwrap_or_default()))
     }
 }
 
@@ -140,7 +147,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Claims {
 #[derive(Debug, Clone)]
 pub struct RequestInfo {
     invocation: Invocation,
-    context: RequestContext,
 }
 
 impl RequestInfo {
@@ -153,34 +159,34 @@ impl RequestInfo {
     /// The client's address, as the gateway saw it.
     #[must_use]
     pub fn client(&self) -> Option<SocketAddr> {
-        self.context.client
+        self.invocation.context.client
     }
 
     /// Whether the client came over http or https.
     #[must_use]
     pub fn scheme(&self) -> Scheme {
-        self.context.scheme
+        self.invocation.context.scheme
     }
 
     /// The host the client asked for.
     #[must_use]
     pub fn authority(&self) -> Option<&Authority> {
-        self.context.authority.as_ref()
+        self.invocation.context.authority.as_ref()
     }
 
     /// Routers and services the request has been through.
     #[must_use]
     pub fn hops(&self) -> u8 {
-        self.context.hops
+        self.invocation.context.hops
     }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for RequestInfo {
     type Rejection = Problem;
+    const FIELDS: bool = false;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let invocation = invocation(parts)?.clone();
-        Ok(Self { invocation, context: parts.extensions.get::<RequestContext>().cloned().unwrap_or_default() })
+        Ok(Self { invocation: invocation(parts)?.clone() })
     }
 }
 
@@ -198,11 +204,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Client {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let Some(client) = invocation(parts)?.client() else {
+        let invocation = invocation(parts)?;
+        let Some(client) = invocation.client() else {
             return Err(Problem::misuse("`Client` needs a service that is connected, and this one is asked directly"));
         };
-        let deadline = parts.extensions.get::<RequestContext>().and_then(|context| context.deadline);
-        Ok(client.within(deadline, TraceContext::of(&parts.headers)))
+        Ok(client.within(invocation.context.deadline, TraceContext::of(&parts.headers)))
     }
 }
 

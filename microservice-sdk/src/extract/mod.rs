@@ -39,6 +39,10 @@ pub trait FromRequestParts<S>: Sized {
     /// What is answered when it cannot be extracted.
     type Rejection: IntoResponse;
 
+    /// Whether it looks at header fields. Where no argument of a handler does, they are not read at all, which is most of
+    /// what reading a request costs: a request that came from a gateway has then none.
+    const FIELDS: bool = true;
+
     /// Takes the value out of the head.
     ///
     /// # Errors
@@ -58,6 +62,9 @@ pub trait FromRequest<S, M = private::ViaRequest>: Sized {
     /// What is answered when it cannot be extracted.
     type Rejection: IntoResponse;
 
+    /// Whether it looks at header fields: see [`FromRequestParts::FIELDS`].
+    const FIELDS: bool = true;
+
     /// Takes the value out of the request.
     ///
     /// # Errors
@@ -71,6 +78,7 @@ where
     T: FromRequestParts<S>,
 {
     type Rejection = T::Rejection;
+    const FIELDS: bool = T::FIELDS;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
         let (mut parts, _) = request.into_parts();

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use http::StatusCode;
 use router_common::path::decode_parameter;
-use router_link::RequestContext;
 use serde::de::DeserializeOwned;
 
 use super::values::{All, Named, Texts};
@@ -25,16 +24,15 @@ where
     T: DeserializeOwned + Send,
 {
     type Rejection = Problem;
+    const FIELDS: bool = false;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let (Some(invocation), Some(context)) =
-            (parts.extensions.get::<Invocation>(), parts.extensions.get::<RequestContext>())
-        else {
+        let Some(Invocation { endpoint, context, .. }) = parts.extensions.get::<Invocation>() else {
             return Err(Problem::misuse("`Path` was taken from a request that no endpoint matched"));
         };
         let mut values = Vec::new();
         let target = parts.uri.path();
-        for (name, raw) in invocation.endpoint.path.parameters().zip(context.parameters.values(target)) {
+        for (name, raw) in endpoint.path.parameters().zip(context.parameters.values(target)) {
             let text = decode_parameter(raw).map_err(|error| rejection(format!("`{name}`: {error}")))?;
             values.push(Named { name: Cow::Borrowed(name), texts: Texts::One(text) });
         }

@@ -22,6 +22,7 @@ where
     T: DeserializeOwned + Send,
 {
     type Rejection = Problem;
+    const FIELDS: bool = false;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         parse(parts.uri.query().unwrap_or_default()).map(Self)
@@ -35,6 +36,7 @@ where
     T: DeserializeOwned + Send,
 {
     type Rejection = Problem;
+    const FIELDS: bool = false;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         parts.uri.query().map(|query| parse(query).map(Query)).transpose()

@@ -34,6 +34,7 @@ where
     T: FromRef<S>,
 {
     type Rejection = Problem;
+    const FIELDS: bool = false;
 
     async fn from_request_parts(_: &mut Parts, state: &S) -> Result<Self, Problem> {
         Ok(Self(T::from_ref(state)))

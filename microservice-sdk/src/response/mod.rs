@@ -170,12 +170,20 @@ where
     V: TryInto<HeaderValue, Error: std::fmt::Display>,
 {
     fn add_to(self, response: &mut Response) -> Result<(), Problem> {
-        let mut headers = HeaderMap::with_capacity(N);
-        for (name, value) in self {
-            let name = name.try_into().map_err(|error| bad_header(&error))?;
-            headers.append(name, value.try_into().map_err(|error| bad_header(&error))?);
+        // A name replaces what the body said of itself, then its further values are added.
+        let headers = response.headers_mut();
+        let mut said: [Option<HeaderName>; N] = [const { None }; N];
+        for ((name, value), slot) in self.into_iter().zip(0..N) {
+            let name: HeaderName = name.try_into().map_err(|error| bad_header(&error))?;
+            let value = value.try_into().map_err(|error| bad_header(&error))?;
+            if said[..slot].iter().flatten().any(|earlier| *earlier == name) {
+                headers.append(name, value);
+            } else {
+                said[slot] = Some(name.clone());
+                headers.insert(name, value);
+            }
         }
-        headers.add_to(response)
+        Ok(())
     }
 }
 

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use router_common::endpoint::EndpointDescriptor;
-use router_common::frame::{CloseCode, HealthStatus, RefusedEndpoint, Welcome};
+use router_common::frame::{CloseCode, HealthStatus, Reason, RefusedEndpoint, Welcome};
 use router_common::session::{Accepted, Closed, Joining, Silence};
 
 use crate::body::Body;
 use crate::handle::Handle;
+use crate::inbound::Inbound;
 use crate::responder::Responder;
 
 /// The user of one link. Called by its driver, one call at a time, and never under the session's lock. It must not
@@ -29,6 +30,15 @@ pub trait Application: Send + 'static {
     /// The peer opened a stream. The request carries a [`RequestContext`](crate::RequestContext) and a
     /// [`Cancellation`](crate::Cancellation) as extensions. To be answered through `responder`, from here or any task.
     fn request(&mut self, request: http::Request<Body>, responder: Responder);
+
+    /// Likewise, before the request is made HTTP, for an application that need not have all of it. By default all of it is
+    /// made HTTP and given to [`Application::request`]; what HTTP's types cannot say is refused.
+    fn arrived(&mut self, inbound: Inbound, responder: Responder) {
+        match inbound.into_request(&responder) {
+            Some(request) => self.request(request, responder),
+            None => responder.reject(Reason::ProtocolError),
+        }
+    }
 }
 
 /// A gateway's no to a service that wants to join.

@@ -14,6 +14,7 @@ use router_common::head::{Fields, HeadError, RequestHead, RequestParts, Response
 
 use crate::call::Call;
 use crate::context::{Cancellation, RequestContext};
+use crate::inbound;
 
 /// A request's parts as a head in `memory`. `call` says what HTTP does not.
 pub(crate) fn request_head<B>(
@@ -44,15 +45,26 @@ pub(crate) fn request_head<B>(
     RequestHead::encode_in(&parts, memory)
 }
 
-/// A head as a request's parts, with its [`RequestContext`] among the extensions. `None`: HTTP's types cannot say it.
-pub(crate) fn request_parts(head: &RequestHead, cancellation: Cancellation, now: Instant) -> Option<request::Parts> {
-    let mut request = http::Request::new(());
-    *request.method_mut() = Method::from_bytes(head.method().as_bytes()).ok()?;
-    *request.uri_mut() = Uri::from_maybe_shared(head.target_bytes()).ok()?;
-    *request.headers_mut() = header_map(head.headers())?;
+/// A head as a request's parts. `None`: HTTP's types cannot say it.
+pub(crate) fn request_parts(head: &RequestHead, fields: inbound::Fields) -> Option<request::Parts> {
+    let (mut parts, ()) = http::Request::new(()).into_parts();
+    parts.method = Method::from_bytes(head.method().as_bytes()).ok()?;
+    parts.uri = Uri::from_maybe_shared(head.target_bytes()).ok()?;
+    if fields == inbound::Fields::All {
+        parts.headers = header_map(head.headers())?;
+    }
+    Some(parts)
+}
+
+/// What a head says beside HTTP.
+pub(crate) fn request_context(
+    head: &RequestHead,
+    deadline: Option<Instant>,
+    cancellation: Cancellation,
+) -> RequestContext {
     let mut context = RequestContext::default();
     context.endpoint = head.endpoint();
-    context.deadline = head.deadline().and_then(|left| now.checked_add(left));
+    context.deadline = deadline;
     context.cancellation = cancellation;
     context.hops = head.hops();
     context.scheme = head.scheme();
@@ -65,8 +77,7 @@ pub(crate) fn request_parts(head: &RequestHead, cancellation: Cancellation, now:
         let claims = claims.map(|(kind, value)| Claim { kind: kind.to_owned(), value: value.to_owned() });
         context = context.with_claims(claims);
     }
-    request.extensions_mut().insert(context);
-    Some(request.into_parts().0)
+    context
 }
 
 /// A response's parts as a head in `memory`.
@@ -76,10 +87,10 @@ pub(crate) fn response_head(parts: &response::Parts, memory: &mut BytesMut) -> R
 
 /// A head as a response's parts. `None`: HTTP's types cannot say it.
 pub(crate) fn response_parts(head: &ResponseHead) -> Option<response::Parts> {
-    let mut response = http::Response::new(());
-    *response.status_mut() = StatusCode::from_u16(head.status()).ok()?;
-    *response.headers_mut() = header_map(head.headers())?;
-    Some(response.into_parts().0)
+    let (mut parts, ()) = http::Response::new(()).into_parts();
+    parts.status = StatusCode::from_u16(head.status()).ok()?;
+    parts.headers = header_map(head.headers())?;
+    Some(parts)
 }
 
 /// Trailers as HTTP's fields. `None`: HTTP's types cannot say them.

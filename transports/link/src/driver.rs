@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use router_common::frame::{CloseCode, DataPayload, Frame, Reason};
+use router_common::frame::{CloseCode, DataPayload, Frame};
 use router_common::head::RequestHead;
 use router_common::limits;
 use router_common::session::{Closed, ClosedBy, Event, Output, ProtocolError, Session, StreamKey};
@@ -25,9 +25,9 @@ use tracing::{debug, error};
 
 use crate::application::{Application, ConnectionEvent};
 use crate::body::Body;
-use crate::convert;
 use crate::environment::Environment;
 use crate::handle::Handle;
+use crate::inbound::Inbound;
 use crate::link::{BoxLink, LinkError};
 use crate::responder::Responder;
 use crate::shared::{Begun, Shared};
@@ -66,6 +66,9 @@ pub struct Driver {
     broken: bool,
     /// Why the link ended, as it says itself.
     failure: Option<LinkError>,
+    /// The last turn of this poll left nothing to be done: when it was, and when to wake. Whoever has acted since then
+    /// has woken the driver.
+    settled: Option<(Instant, Option<Instant>)>,
 }
 
 enum Phase {
@@ -116,6 +119,7 @@ impl Driver {
             reads: true,
             broken: false,
             failure: None,
+            settled: None,
         };
         (driver, handle)
     }
@@ -123,6 +127,11 @@ impl Driver {
     /// One turn. Ready: there may be more to do at once.
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let received = self.receive(cx);
+        if let Some((since, wake_at)) = self.settled.take()
+            && received == Received::Nothing
+        {
+            return self.sleep_until(wake_at, since, cx);
+        }
         let now = self.shared.now();
         let next = self.steps(received, now, cx);
         if let Next::Over(closed) = next {
@@ -134,6 +143,10 @@ impl Driver {
         let wake_at = match next {
             // The batch was full: go on filling it.
             Next::More(_) if sent == Sent::All => return Poll::Ready(()),
+            Next::Sleep(wake_at) if sent == Sent::All && received == Received::Frames => {
+                self.settled = Some((now, wake_at));
+                return Poll::Ready(());
+            }
             Next::More(wake_at) | Next::Sleep(wake_at) => wake_at,
             Next::Over(_) => None,
         };
@@ -184,6 +197,8 @@ impl Driver {
     fn step(&mut self, received: Received, now: Instant, cx: &Context<'_>) -> Next {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.lock();
+        state.driver_works();
+        state.take_late(now, &mut self.wakers);
         for frame in self.received.drain(..) {
             if let Err(error) = state.session.handle_frame(frame, now) {
                 debug!(peer = %shared.peer, %error, "the peer broke the protocol");
@@ -211,7 +226,7 @@ impl Driver {
             } else if let Some(event) = state.session.poll_event() {
                 Output::Event(event)
             } else {
-                break Next::More(state.session.wake_at());
+                break Next::More(earlier(state.session.wake_at(), state.next_deadline()));
             };
             match output {
                 Output::Transmit(frame) => {
@@ -224,7 +239,7 @@ impl Driver {
                     self.events.push(Happened::Request(key, head, begun));
                 }
                 Output::Event(event) => self.events.push(Happened::Event(event)),
-                Output::Idle { wake_at } => break Next::Sleep(wake_at),
+                Output::Idle { wake_at } => break Next::Sleep(earlier(wake_at, state.next_deadline())),
                 Output::Closed(closed) => break Next::Over(closed),
             }
         };
@@ -270,7 +285,7 @@ impl Driver {
     /// out when the timer fires, so that nothing is paid for it on each turn.
     fn sleep_until(&mut self, wake_at: Option<Instant>, now: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let frame_due = self.link.receiving_since().map(|since| since + limits::FRAME_TIMEOUT);
-        let Some(wake_at) = [wake_at, frame_due].into_iter().flatten().min() else { return Poll::Pending };
+        let Some(wake_at) = earlier(wake_at, frame_due) else { return Poll::Pending };
         // By way of a duration, because the environment's clock need not be tokio's.
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::ZERO)));
         if self.armed.is_none_or(|armed| wake_at < armed) {
@@ -291,22 +306,19 @@ impl Driver {
         let mut events = std::mem::take(&mut self.events);
         for happened in events.drain(..) {
             match happened {
-                Happened::Request(key, head, begun) => self.request(key, &head, begun, now),
+                Happened::Request(key, head, begun) => self.request(key, head, begun, now),
                 Happened::Event(event) => self.event(event, now),
             }
         }
         self.events = events;
     }
 
-    fn request(&mut self, key: StreamKey, head: &RequestHead, begun: Begun, now: Instant) {
+    fn request(&mut self, key: StreamKey, head: RequestHead, begun: Begun, now: Instant) {
         let responder = Responder::new(Arc::clone(&self.shared), key);
-        let Some(parts) = convert::request_parts(head, responder.cancellation(), now) else {
-            return responder.reject(Reason::ProtocolError);
-        };
         let body = Body::incoming(&self.shared, key, begun, head.content_length(), None);
-        let request = http::Request::from_parts(parts, body);
+        let inbound = Inbound::new(head, body, now);
         let Self { application, .. } = self;
-        guarded(|| application.request(request, responder));
+        guarded(|| application.arrived(inbound, responder));
     }
 
     fn event(&mut self, event: Event, now: Instant) {
@@ -414,6 +426,7 @@ impl Future for Driver {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Closed> {
         let this = self.get_mut();
+        this.settled = None;
         for _ in 0..TURNS {
             if matches!(this.phase, Phase::Running) {
                 if this.turn(cx).is_pending() {
@@ -474,6 +487,13 @@ enum Next {
     More(Option<Instant>),
     Sleep(Option<Instant>),
     Over(Closed),
+}
+
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
 }
 
 /// A user's panic ends no more than the call it was in; what it held is dropped, which cancels its stream.

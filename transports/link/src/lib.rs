@@ -24,6 +24,7 @@ mod environment;
 mod exchange;
 mod framed;
 mod handle;
+mod inbound;
 mod incoming;
 mod link;
 mod pump;
@@ -43,10 +44,11 @@ pub use environment::{Environment, SystemEnvironment};
 pub use exchange::{CallError, Exchange};
 pub use framed::{ByteStream, FramedLink};
 pub use handle::Handle;
+pub use inbound::{Fields, Inbound};
 pub use link::{
     BoxFuture, BoxLink, BoxListener, Capabilities, Connector, DetachedLink, Link, LinkError, Listener, PeerInfo,
 };
-pub use responder::{Respond, RespondError, Responder};
+pub use responder::{Respond, RespondError, Responder, Unwanted};
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use router_common::frame::Reason;
 use router_common::head::HeadError;
@@ -69,6 +70,28 @@ impl Responder {
         self.cancellation().cancelled()
     }
 
+    /// Waits until nobody wants the answer any more, or its deadline has passed: what [`Responder::cancelled`] and a timer
+    /// would tell, without anything of its own for each request. The link's driver keeps the time.
+    pub fn poll_unwanted(&self, deadline: Option<Instant>, cx: &Context<'_>) -> Poll<Unwanted> {
+        let Hold { shared, key, .. } = &self.0;
+        if deadline.is_some_and(|deadline| deadline <= shared.now()) {
+            return Poll::Ready(Unwanted::Late);
+        }
+        // The driver sleeps, and is to wake when this deadline is the next.
+        let (poll, driver) = shared.look(|state| {
+            if state.session.send_capacity(*key).is_err() {
+                return (Poll::Ready(Unwanted::Cancelled), None);
+            }
+            state.watch(*key, cx);
+            let sooner = deadline.is_some_and(|deadline| state.watch_until(*key, deadline));
+            (Poll::Pending, if sooner { state.take_driver() } else { None })
+        });
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        poll
+    }
+
     /// The handle that the request carries in its context.
     #[must_use]
     pub fn cancellation(&self) -> Cancellation {
@@ -80,6 +103,15 @@ impl fmt::Debug for Responder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Responder({:?})", self.0.key)
     }
+}
+
+/// Why nobody waits for an answer any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unwanted {
+    /// The opener cancelled, or the link was lost.
+    Cancelled,
+    /// Its deadline has passed. The opener is yet to be told.
+    Late,
 }
 
 /// Why an answer did not get through. The stream is over in each case.

@@ -42,8 +42,13 @@ pub(crate) struct State {
     waiting: Vec<Waiting>,
     /// Slots of `waiting` that have a key.
     occupied: usize,
-    /// Set while the driver sleeps.
+    /// No deadline of a watched stream is before this; `None`: there is none. It may be early, because a stream that ends
+    /// takes nothing back.
+    next_deadline: Option<Instant>,
+    /// Wakes the driver.
     driver: Option<Waker>,
+    /// The driver looks at nothing until it is woken.
+    driver_sleeps: bool,
 }
 
 /// Who waits on one stream. The slot is reused by later streams; `key` tells them apart.
@@ -52,7 +57,36 @@ struct Waiting {
     key: Option<StreamKey>,
     reader: Option<Waker>,
     writer: Option<Waker>,
-    watchers: Vec<Waker>,
+    watchers: Watchers,
+    /// When the watchers are woken in any case.
+    deadline: Option<Instant>,
+}
+
+/// Who wants to know of a stream's end: nearly always one.
+#[derive(Default)]
+struct Watchers {
+    first: Option<Waker>,
+    more: Vec<Waker>,
+}
+
+impl Watchers {
+    fn add(&mut self, waker: &Waker) {
+        if self.first.iter().chain(&self.more).any(|known| known.will_wake(waker)) {
+            return;
+        }
+        match &mut self.first {
+            None => self.first = Some(waker.clone()),
+            Some(_) => self.more.push(waker.clone()),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    fn take(&mut self) -> impl Iterator<Item = Waker> {
+        self.first.take().into_iter().chain(std::mem::take(&mut self.more))
+    }
 }
 
 /// What somebody waits for.
@@ -72,7 +106,9 @@ impl Shared {
                 heads: BytesMut::new(),
                 waiting: Vec::new(),
                 occupied: 0,
+                next_deadline: None,
                 driver: None,
+                driver_sleeps: false,
             }),
             environment,
             peer,
@@ -95,7 +131,7 @@ impl Shared {
     pub(crate) fn act<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
         let mut state = self.lock();
         let result = act(&mut state);
-        let driver = state.driver.take();
+        let driver = state.take_driver();
         drop(state);
         if let Some(driver) = driver {
             driver.wake();
@@ -152,9 +188,40 @@ impl State {
 
     /// Remembers one more who wants to know of the stream's end.
     pub(crate) fn watch(&mut self, key: StreamKey, cx: &Context<'_>) {
-        let watchers = &mut self.waiting_on(key).watchers;
-        if !watchers.iter().any(|waker| waker.will_wake(cx.waker())) {
-            watchers.push(cx.waker().clone());
+        self.waiting_on(key).watchers.add(cx.waker());
+    }
+
+    /// Whoever watches the stream is woken at `deadline` too. Returns whether that is sooner than anything before: then the
+    /// driver is to be woken.
+    pub(crate) fn watch_until(&mut self, key: StreamKey, deadline: Instant) -> bool {
+        self.waiting_on(key).deadline = Some(deadline);
+        let sooner = self.next_deadline.is_none_or(|next| deadline < next);
+        if sooner {
+            self.next_deadline = Some(deadline);
+        }
+        sooner
+    }
+
+    /// No deadline is before this.
+    pub(crate) const fn next_deadline(&self) -> Option<Instant> {
+        self.next_deadline
+    }
+
+    /// Takes whoever watches a stream whose deadline has passed, and finds out which deadline is next. All streams are
+    /// looked at: that is once for as long as the shortest of their deadlines is away, since most streams end before it.
+    pub(crate) fn take_late(&mut self, now: Instant, into: &mut Vec<Waker>) {
+        if self.next_deadline.is_none_or(|next| now < next) {
+            return;
+        }
+        self.next_deadline = None;
+        for waiting in self.waiting.iter_mut().filter(|waiting| waiting.key.is_some()) {
+            let Some(deadline) = waiting.deadline else { continue };
+            if deadline <= now {
+                waiting.deadline = None;
+                into.extend(waiting.watchers.take());
+            } else if self.next_deadline.is_none_or(|next| deadline < next) {
+                self.next_deadline = Some(deadline);
+            }
         }
     }
 
@@ -170,7 +237,8 @@ impl State {
             }
             waiting.reader = None;
             waiting.writer = None;
-            waiting.watchers.clear();
+            waiting.watchers = Watchers::default();
+            waiting.deadline = None;
         }
         waiting
     }
@@ -189,7 +257,7 @@ impl State {
             into.extend(waiting.writer.take());
         }
         if room.is_err() {
-            into.append(&mut waiting.watchers);
+            into.extend(waiting.watchers.take());
         }
     }
 
@@ -198,7 +266,7 @@ impl State {
         for waiting in &mut self.waiting {
             into.extend(waiting.reader.take());
             into.extend(waiting.writer.take());
-            into.append(&mut waiting.watchers);
+            into.extend(waiting.watchers.take());
         }
     }
 
@@ -211,7 +279,7 @@ impl State {
         waiting.key = None;
         self.occupied -= 1;
         let waiters = [waiting.reader.take(), waiting.writer.take()];
-        for waker in waiters.into_iter().flatten().chain(waiting.watchers.drain(..)) {
+        for waker in waiters.into_iter().flatten().chain(waiting.watchers.take()) {
             waker.wake();
         }
         if self.occupied == 0 && self.waiting.len() > KEPT {
@@ -220,14 +288,23 @@ impl State {
         }
     }
 
-    /// Takes the driver's waker, if it sleeps.
+    /// The driver's waker, once for each time that it sleeps.
     pub(crate) fn take_driver(&mut self) -> Option<Waker> {
-        self.driver.take()
+        if std::mem::take(&mut self.driver_sleeps) { self.driver.clone() } else { None }
+    }
+
+    /// The driver works, and will look at what others do meanwhile.
+    pub(crate) const fn driver_works(&mut self) {
+        self.driver_sleeps = false;
     }
 
     /// The driver goes to sleep and wants to be woken by whoever acts.
     pub(crate) fn driver_sleeps(&mut self, cx: &Context<'_>) {
-        self.driver = Some(cx.waker().clone());
+        match &mut self.driver {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => self.driver = Some(cx.waker().clone()),
+        }
+        self.driver_sleeps = true;
     }
 
     /// Reads what has arrived of a body, so that a small one is taken whole under the lock that is held anyway.
