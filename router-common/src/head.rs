@@ -74,7 +74,8 @@ pub struct RequestHead {
     authority: (u16, u16),
     target: (u16, u16),
     parameters: (u16, u16),
-    client: Option<SocketAddr>,
+    /// Where the client's address stands.
+    client: u16,
     fields: Section,
     claims: (u16, u16),
     extensions: Extensions,
@@ -172,7 +173,8 @@ impl RequestHead {
             return Err(HeadError::Malformed("target"));
         }
         let parameters = check_parameters(&mut reader, target.1)?;
-        let client = read_client(&mut reader)?;
+        let client = reader.position() as u16;
+        read_client(&mut reader)?;
         let fields = fields(&mut reader)?;
         let claims = check_claims(&mut reader)?;
         let extensions = check_extensions(&mut reader)?;
@@ -248,8 +250,9 @@ impl RequestHead {
 
     /// Where the HTTP client is, if that is known.
     #[must_use]
-    pub const fn client(&self) -> Option<SocketAddr> {
-        self.client
+    pub fn client(&self) -> Option<SocketAddr> {
+        let mut reader = Reader::new(self.bytes.get(usize::from(self.client)..)?);
+        read_client(&mut reader).ok().flatten()
     }
 
     #[must_use]

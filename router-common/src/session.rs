@@ -29,7 +29,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 use slab::Slab;
 
 pub use self::budget::Budget;
@@ -61,6 +61,9 @@ enum Role {
     Service,
     Gateway,
 }
+
+/// Room for ids that a session keeps. A map that is nearly full of entries that come and go is rebuilt again and again.
+const IDS: usize = 128;
 
 #[derive(Debug)]
 enum State {
@@ -146,7 +149,7 @@ impl Session {
             handshake_ends: now + common.timers.handshake,
             clock: now,
             streams: Slab::new(),
-            by_id: FxHashMap::default(),
+            by_id: FxHashMap::with_capacity_and_hasher(IDS, FxBuildHasher),
             generation: 0,
             next_id: match role {
                 Role::Gateway => 2,
@@ -530,7 +533,7 @@ impl Session {
         self.common.budget.sub(stream.receive.queue.len());
         if self.streams.is_empty() && self.streams.capacity() > 1024 {
             self.streams.shrink_to_fit();
-            self.by_id.shrink_to_fit();
+            self.by_id.shrink_to(IDS);
         }
     }
 

@@ -38,7 +38,9 @@ const LOWER_TOKEN: [bool; 256] = {
 };
 
 fn is_field_name(name: &[u8]) -> bool {
-    !name.is_empty() && name.iter().fold(true, |so_far, byte| so_far & LOWER_TOKEN[usize::from(*byte)])
+    let all = |bytes: &[u8]| bytes.iter().fold(true, |so_far, byte| so_far & LOWER_TOKEN[usize::from(*byte)]);
+    let (fours, rest) = name.as_chunks::<4>();
+    !name.is_empty() && fours.iter().fold(true, |so_far, four| so_far & all(four)) & all(rest)
 }
 
 /// RFC 9110 5.5: visible characters, space, tab, and what is above ASCII.
@@ -108,6 +110,45 @@ impl Section {
 
 /// Reads and checks a field section, leaving `reader` behind it.
 pub(super) fn check(reader: &mut Reader<'_>) -> Result<Section, HeadError> {
+    match check_quickly(reader.rest()) {
+        Some((section, length)) => {
+            let start = reader.position() as u16 + section.start;
+            reader.take(length, "the fields")?;
+            Ok(Section { start, ..section })
+        }
+        None => check_telling(reader),
+    }
+}
+
+/// Checks a section as [`check_telling`] does, without finding out what is wrong: what is not known to be right is read
+/// again. `start` is counted from the beginning of `bytes`; gives the section's length too.
+fn check_quickly(bytes: &[u8]) -> Option<(Section, usize)> {
+    let (count, mut rest) = bytes.split_first_chunk::<2>()?;
+    let count = u16::from_be_bytes(*count);
+    if usize::from(count) > limits::HEAD_FIELDS {
+        return None;
+    }
+    let mut content_length = None;
+    for _ in 0..count {
+        let (name, behind_name) = split_prefixed(rest)?;
+        let (value, behind_value) = split_prefixed(behind_name)?;
+        if !is_field_name(name) || is_hop_by_hop(name) || !is_field_value(value) {
+            return None;
+        }
+        note_content_length(name, value, &mut content_length).ok()?;
+        rest = behind_value;
+    }
+    Some((Section { count, start: 2, content_length }, bytes.len() - rest.len()))
+}
+
+/// A u16 length and as many bytes, and what is behind them.
+fn split_prefixed(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<2>()?;
+    rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))
+}
+
+/// Likewise, and says what is wrong.
+fn check_telling(reader: &mut Reader<'_>) -> Result<Section, HeadError> {
     let count = reader.u16("the field count")?;
     if usize::from(count) > limits::HEAD_FIELDS {
         return Err(HeadError::TooManyFields);
@@ -154,21 +195,27 @@ fn decimal(value: &[u8]) -> Option<u64> {
 #[derive(Debug, Clone)]
 pub struct Fields<'a> {
     bytes: &'a Bytes,
-    position: usize,
+    rest: &'a [u8],
     left: u16,
 }
 
 impl<'a> Fields<'a> {
     pub(super) fn new(bytes: &'a Bytes, section: Section) -> Self {
-        Self { bytes, position: usize::from(section.start), left: section.count }
+        Self { bytes, rest: bytes.get(usize::from(section.start)..).unwrap_or_default(), left: section.count }
     }
 
-    fn prefixed(&mut self) -> Option<std::ops::Range<usize>> {
-        let length = self.bytes.get(self.position..self.position + 2)?;
-        let start = self.position + 2;
-        let end = start + usize::from(u16::from_be_bytes([length[0], length[1]]));
-        self.position = end;
-        (end <= self.bytes.len()).then_some(start..end)
+    /// The value of a field, of several the first. `name` is lower-case.
+    #[must_use]
+    pub fn value(mut self, name: &[u8]) -> Option<&'a [u8]> {
+        std::iter::from_fn(|| self.next_raw()).find(|(field, _)| *field == name).map(|(_, value)| value)
+    }
+
+    fn next_raw(&mut self) -> Option<(&'a [u8], &'a [u8])> {
+        self.left = self.left.checked_sub(1)?;
+        let (name, rest) = split_prefixed(self.rest)?;
+        let (value, rest) = split_prefixed(rest)?;
+        self.rest = rest;
+        Some((name, value))
     }
 }
 
@@ -176,10 +223,8 @@ impl<'a> Iterator for Fields<'a> {
     type Item = (&'a [u8], Bytes);
 
     fn next(&mut self) -> Option<(&'a [u8], Bytes)> {
-        self.left = self.left.checked_sub(1)?;
-        let name = self.prefixed()?;
-        let value = self.prefixed()?;
-        Some((self.bytes.get(name)?, self.bytes.slice(value)))
+        let (name, value) = self.next_raw()?;
+        Some((name, self.bytes.slice_ref(value)))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -192,6 +237,29 @@ impl ExactSizeIterator for Fields<'_> {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reading_quickly_finds_what_reading_carefully_finds() {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-length", http::HeaderValue::from_static("12"));
+        headers.insert("te-x", http::HeaderValue::from_static("a b\t"));
+        let mut whole = BytesMut::from(&b"before"[..]);
+        put(&headers, &mut whole).unwrap();
+        whole.put_slice(b"behind");
+        let read = |bytes: &[u8], check: fn(&mut Reader<'_>) -> Result<Section, HeadError>| {
+            let mut reader = Reader::new(bytes);
+            reader.take(6, "before")?;
+            check(&mut reader).map(|section| (section, reader.left()))
+        };
+        for at in 6..whole.len() {
+            for byte in 0..=u8::MAX {
+                let mut changed = whole.clone();
+                changed[at] = byte;
+                assert_eq!(read(&changed, check), read(&changed, check_telling), "{byte} at {at}");
+                assert_eq!(read(&changed[..at], check), read(&changed[..at], check_telling), "cut at {at}");
+            }
+        }
+    }
 
     #[test]
     fn a_forbidden_byte_is_found_wherever_it_stands() {

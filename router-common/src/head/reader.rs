@@ -17,6 +17,11 @@ impl<'a> Reader<'a> {
         self.position
     }
 
+    /// What was not read yet.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.position..).unwrap_or_default()
+    }
+
     pub(super) const fn left(&self) -> usize {
         self.bytes.len() - self.position
     }

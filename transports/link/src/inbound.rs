@@ -52,8 +52,7 @@ impl Inbound {
     /// The value of a header field, copied; of several the first. `name` is lower-case.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<HeaderValue> {
-        let (_, value) = self.head.headers().find(|(field, _)| *field == name.as_bytes())?;
-        HeaderValue::from_bytes(&value).ok()
+        HeaderValue::from_bytes(self.head.headers().value(name.as_bytes())?).ok()
     }
 
     /// The body, which leaves an empty one behind.
