@@ -49,8 +49,7 @@ impl Server {
         let Some(running) = self.table.accept(endpoint, inbound, &responder) else {
             return responder.reject(Reason::ProtocolError);
         };
-        let stage =
-            if one_way { Stage::one_way(running, responder) } else { Stage::Handling { running, responder } };
+        let stage = if one_way { Stage::one_way(running, responder) } else { Stage::Handling { running, responder } };
         let mut serving = Serving { stage, outlives, deadline };
         if serving.poll_stage(&mut Context::from_waker(Waker::noop()), Attempt::InPlace).is_ready() {
             return;
