@@ -69,8 +69,12 @@ pub const FAIR_CHUNK_BYTES: usize = 16 * 1024;
 /// between a WINDOW and the next poll of the application.
 pub const SEND_AHEAD_BYTES: usize = 64 * 1024;
 /// Most that an application may have in a stream's send queue, in bytes, however much credit the peer gives: a peer that
-/// grants everything and takes nothing fills no memory here.
-pub const SEND_QUEUE_BYTES: usize = 128 * 1024;
+/// grants everything and takes nothing fills no memory here. Enough for one large write.
+pub const SEND_QUEUE_BYTES: usize = 512 * 1024;
+/// What the streams of a link have of that together, in bytes, each an equal share,
+pub const SEND_QUEUES_BYTES: usize = 4 * 1024 * 1024;
+/// but no less than this.
+pub const SEND_QUEUE_SHARE_BYTES: usize = 128 * 1024;
 
 /// Requests that may be in flight on an instance.
 pub const LEASE: u32 = 1024;

@@ -44,6 +44,12 @@ impl FrameDecoder {
         rule.read(header, payload.freeze()).map(Some)
     }
 
+    /// The header at the front of `buffer`, if it is there and legal.
+    pub(super) fn header(&self, buffer: &[u8]) -> Option<FrameHeader> {
+        let header = FrameHeader::decode(*buffer.first_chunk::<FRAME_HEADER_BYTES>()?);
+        Rule::of(header, self.max_payload).is_ok().then_some(header)
+    }
+
     /// How many bytes the frame at the front of `buffer` takes in all, once its header is there.
     #[must_use]
     pub fn frame_len(&self, buffer: &[u8]) -> Option<usize> {

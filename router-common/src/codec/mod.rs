@@ -5,9 +5,11 @@
 
 mod frames;
 mod header;
+mod parts;
 
 pub use frames::{FrameDecoder, encode, encoded_len};
 pub use header::{FrameHeader, flags, kind};
+pub use parts::DataParts;
 
 // Parts of frames, so they stand beside `frame`; here under the names that readers of the codec look for.
 pub use crate::{head, wire};

@@ -79,8 +79,9 @@ impl Session {
     ///
     /// [`Event::Stream`]: super::Event::Stream
     pub fn send_capacity(&mut self, key: StreamKey) -> Result<usize, StreamClosed> {
+        let share = limits::SEND_QUEUES_BYTES / (self.opened + self.accepted).max(1);
         let stream = self.held(key).filter(|stream| !stream.is_send_closed()).ok_or(StreamClosed)?;
-        Ok(stream.send.capacity())
+        Ok(stream.send.capacity(share.clamp(limits::SEND_QUEUE_SHARE_BYTES, limits::SEND_QUEUE_BYTES)))
     }
 
     /// Gives body bytes. Callers ask [`send_capacity`](Self::send_capacity) first; one piece beyond it is kept.

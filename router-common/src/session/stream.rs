@@ -81,10 +81,9 @@ impl SendHalf {
         self.trailers = None;
     }
 
-    /// How many bytes the application may add now.
-    pub(super) fn capacity(&self) -> usize {
-        let most = (self.credit.available() + limits::SEND_AHEAD_BYTES).min(limits::SEND_QUEUE_BYTES);
-        most.saturating_sub(self.queue.len())
+    /// How many bytes the application may add now, where the queue may have `most`.
+    pub(super) fn capacity(&self, most: usize) -> usize {
+        (self.credit.available() + limits::SEND_AHEAD_BYTES).min(most).saturating_sub(self.queue.len())
     }
 
     /// A piece of at most `most` bytes, which the credit allows; empty if nothing waits.

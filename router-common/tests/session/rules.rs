@@ -149,6 +149,10 @@ fn a_peer_that_grants_much_and_takes_nothing_does_not_fill_this_side() {
     let mut pair = Pair::established(setup);
     let call = open(&mut pair, "", false);
     assert_eq!(pair.gateway.send_capacity(call), Ok(limits::SEND_QUEUE_BYTES));
+    for _ in 1..limits::SEND_QUEUES_BYTES / limits::SEND_QUEUE_SHARE_BYTES + 10 {
+        open(&mut pair, "", false);
+    }
+    assert_eq!(pair.gateway.send_capacity(call), Ok(limits::SEND_QUEUE_SHARE_BYTES), "many streams share");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use router_common::codec::{self, FrameDecoder, PREFACE};
+use router_common::codec::{self, DataParts, FrameDecoder, PREFACE};
 use router_common::frame::Frame;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
@@ -20,9 +20,11 @@ use crate::link::{BoxLink, Capabilities, DetachedLink, Link, LinkError, PeerInfo
 /// Smallest read buffer: an idle link holds one of these.
 const READ_MIN: usize = 8 * 1024;
 /// Largest read buffer: bulk over loopback wants large reads.
-const READ_MAX: usize = 256 * 1024;
+const READ_MAX: usize = 512 * 1024;
 /// A read is only attempted with room for at least this much.
 const READ_ROOM: usize = 1024;
+/// Buffers from this size on are used again: so large a one is costly to get, and cold in the processor's cache.
+const SPARE_MIN: usize = 64 * 1024;
 /// What one `poll_recv` reads at most before it gives the frames out.
 const TURN_BYTES: usize = 256 * 1024;
 /// Reads in a row that leave most of the buffer unused, until it shrinks.
@@ -90,6 +92,12 @@ struct Codec {
 
 struct Reading {
     buffer: BytesMut,
+    /// The large buffer before, to be used again when nobody holds its bytes any more.
+    spare: BytesMut,
+    /// Nothing was read into `buffer` since it took the other one's place.
+    untouched: bool,
+    /// A large data frame that is given out as it comes.
+    parts: Option<DataParts>,
     /// Capacity of the next buffer.
     size: usize,
     lazy: u32,
@@ -127,6 +135,9 @@ impl<IO: ByteStream> FramedLink<IO> {
                 decoder: FrameDecoder::new(max_frame),
                 reading: Reading {
                     buffer: BytesMut::new(),
+                    spare: BytesMut::new(),
+                    untouched: false,
+                    parts: None,
                     size: READ_MIN,
                     lazy: 0,
                     preface_seen: false,
@@ -253,7 +264,7 @@ impl<IO: ByteStream> DetachedLink for Detached<IO> {
 }
 
 impl Reading {
-    /// Takes the preface and all whole frames out of the buffer.
+    /// Takes the preface and all frames out of the buffer, and of a large data frame what there is.
     fn take_frames(&mut self, decoder: &FrameDecoder, into: &mut Vec<Frame>) {
         if self.poisoned {
             self.buffer.clear();
@@ -262,12 +273,25 @@ impl Reading {
             return;
         }
         loop {
+            if let Some(parts) = &mut self.parts {
+                into.extend(parts.take(&mut self.buffer));
+                if !parts.is_complete() {
+                    break;
+                }
+                self.parts = None;
+                self.since = None;
+            }
             match decoder.decode(&mut self.buffer) {
                 Ok(Some(frame)) => {
                     self.since = None;
                     into.push(frame);
                 }
-                Ok(None) => break,
+                Ok(None) => {
+                    self.parts = decoder.begin_parts(&mut self.buffer);
+                    if self.parts.is_none() {
+                        break;
+                    }
+                }
                 Err(error) => {
                     self.failed = Some(error.into());
                     return;
@@ -295,13 +319,14 @@ impl Reading {
     }
 
     fn note_partial(&mut self) {
-        if !self.buffer.is_empty() && self.since.is_none() {
+        if (!self.buffer.is_empty() || self.parts.is_some()) && self.since.is_none() {
             self.since = Some(tokio::time::Instant::now().into_std());
         }
     }
 
     fn end(&self) -> LinkError {
-        match (self.preface_seen, self.buffer.len()) {
+        let given = self.parts.as_ref().map_or(0, DataParts::taken);
+        match (self.preface_seen, given + self.buffer.len()) {
             (_, 0) => LinkError::Closed,
             (true, received) => LinkError::Truncated { what: "a frame", received },
             (false, received) => LinkError::Truncated { what: "the preface", received },
@@ -310,22 +335,43 @@ impl Reading {
 
     /// Makes room for the next read, in one piece with the frame that has begun; says how much.
     fn make_room(&mut self, decoder: &FrameDecoder) -> usize {
-        let missing = decoder.frame_len(&self.buffer).map_or(0, |whole| whole.saturating_sub(self.buffer.len()));
-        let room = self.buffer.capacity() - self.buffer.len();
-        if room < missing.max(READ_ROOM) {
-            let wanted = missing.max(self.size.saturating_sub(self.buffer.len())).max(READ_ROOM);
-            if !self.buffer.try_reclaim(wanted) {
-                // What is left of the old buffer lives on in the frames that share it.
-                let mut fresh = BytesMut::with_capacity(self.buffer.len() + wanted);
-                fresh.extend_from_slice(&self.buffer);
-                self.buffer = fresh;
-            }
+        if self.untouched && self.spare.try_reclaim(self.size) {
+            // It was given up too early.
+            std::mem::swap(&mut self.buffer, &mut self.spare);
+            self.untouched = false;
         }
-        self.buffer.capacity() - self.buffer.len()
+        let length = self.buffer.len();
+        let missing = match self.parts {
+            Some(_) => 0,
+            None => decoder.frame_len(&self.buffer).map_or(0, |whole| whole.saturating_sub(length)),
+        };
+        let wanted = missing.max(self.size.saturating_sub(length)).max(READ_ROOM);
+        // Room behind what others still hold is taken while it is worth a read.
+        let least = missing.max(READ_ROOM).max(self.size / 8);
+        if !self.buffer.try_reclaim(wanted) && self.buffer.capacity() - length < least {
+            self.replace(length + wanted);
+        }
+        self.buffer.capacity() - length
+    }
+
+    /// Goes on in another buffer: what is left of this one lives on in the frames that share it.
+    fn replace(&mut self, capacity: usize) {
+        let mut next = std::mem::take(&mut self.spare);
+        if !next.try_reclaim(capacity) {
+            next = BytesMut::with_capacity(capacity);
+        }
+        next.extend_from_slice(&self.buffer);
+        let mut old = std::mem::replace(&mut self.buffer, next);
+        if capacity >= SPARE_MIN {
+            old.clear();
+            self.spare = old;
+            self.untouched = self.buffer.is_empty();
+        }
     }
 
     /// Sizes the next buffer by what reads bring.
     fn learn(&mut self, read: usize, room: usize) {
+        self.untouched = false;
         if read == room {
             self.lazy = 0;
             self.size = (self.size * 2).min(READ_MAX);
@@ -334,7 +380,10 @@ impl Reading {
             if self.lazy >= LAZY_READS {
                 self.lazy = 0;
                 self.size /= 2;
+                self.spare = BytesMut::new();
             }
+        } else {
+            self.lazy = 0;
         }
     }
 }

@@ -24,8 +24,8 @@ pub type BoxListener = Box<dyn Listener>;
 
 /// Frames in, frames out: one carrier between an instance and a gateway (SPEC 7).
 ///
-/// A link carries frames in order (unless its [`Capabilities`] say otherwise), whole, and at most once. It does not know
-/// what they mean. After [`LinkError::Protocol`] it can still send, so that the peer is told, and receiving throws away
+/// A link carries frames in order (unless its [`Capabilities`] say otherwise), whole, and at most once; but a large frame
+/// of body bytes may be given out as several, which say the same. It does not know what frames mean. After [`LinkError::Protocol`] it can still send, so that the peer is told, and receiving throws away
 /// what comes until the end; after any other error it is only dropped.
 pub trait Link: Send + 'static {
     /// Waits for frames and pushes what has arrived, at least one, to `into`. One call pushes a bounded batch, so that

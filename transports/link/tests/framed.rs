@@ -49,6 +49,19 @@ fn encoded(frame: &Frame) -> Vec<u8> {
     bytes.to_vec()
 }
 
+/// Adds a frame, or to the one before it if that is a part of a large one.
+fn join(got: &mut Vec<Frame>, frame: Frame) {
+    if let Some(Frame::RequestData(Data { payload: DataPayload::Bytes { bytes, end: end @ false }, .. })) =
+        got.last_mut()
+        && let Frame::RequestData(Data { payload: DataPayload::Bytes { bytes: more, end: last }, .. }) = &frame
+    {
+        *bytes = [&bytes[..], more].concat().into();
+        *end = *last;
+    } else {
+        got.push(frame);
+    }
+}
+
 struct Silent;
 
 impl Application for Silent {
@@ -102,6 +115,35 @@ async fn an_end_between_frames_is_clean_and_one_within_is_not() {
     assert!(matches!(outcome(&whole[..5]).await, LinkError::Truncated { what: "the preface", received: 5 }));
     let cut = [&whole[..], &encoded(&ack(2))[..7]].concat();
     assert!(matches!(outcome(&cut).await, LinkError::Truncated { what: "a frame", received: 7 }));
+    let payload = DataPayload::Bytes { bytes: Bytes::from(vec![9; 60_000]), end: true };
+    let data = encoded(&Frame::RequestData(Data { stream: StreamId::new(2).unwrap(), payload }));
+    let cut = [&whole[..], &data[..50_000]].concat();
+    assert!(matches!(outcome(&cut).await, LinkError::Truncated { what: "a frame", received: 50_000 }));
+}
+
+#[tokio::test]
+async fn a_large_data_frame_is_given_out_as_it_comes_and_still_has_to_end_in_time() {
+    let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+    let mut link = link(ours);
+    let payload = DataPayload::Bytes { bytes: Bytes::from(vec![9; 60_000]), end: true };
+    let whole = [PREFACE.to_vec(), encoded(&Frame::RequestData(Data { stream: StreamId::new(2).unwrap(), payload }))];
+    let whole = whole.concat();
+    let (first, second) = whole.split_at(30_000);
+    theirs.write_all(first).await.unwrap();
+    let mut got = recv(&mut link).await.unwrap();
+    let ends = |frame: &Frame| match frame {
+        Frame::RequestData(Data { payload: DataPayload::Bytes { end, .. }, .. }) => *end,
+        other => panic!("{other:?}"),
+    };
+    assert!(!got.iter().any(ends));
+    let began = link.receiving_since().expect("a frame has begun");
+    let mut link = link.detach().attach().unwrap();
+    theirs.write_all(second).await.unwrap();
+    assert_eq!(link.receiving_since(), Some(began));
+    while !got.last().is_some_and(ends) {
+        got.extend(recv(&mut link).await.unwrap());
+    }
+    assert!(link.receiving_since().is_none());
 }
 
 #[tokio::test]
@@ -118,8 +160,10 @@ async fn frames_arrive_whole_however_their_bytes_are_cut() {
             poll_fn(|cx| sender.poll_close(cx)).await;
         });
         let mut got = Vec::new();
-        while got.len() < sent.len() {
-            got.extend(recv(&mut receiver).await.unwrap());
+        while got.len() < sent.len() || !got.last().is_some_and(|last| Some(last) == sent.last()) {
+            for frame in recv(&mut receiver).await.unwrap() {
+                join(&mut got, frame);
+            }
         }
         assert!(got == sent, "in pieces of {piece}");
         assert!(matches!(recv(&mut receiver).await, Err(LinkError::Closed)));
