@@ -168,10 +168,15 @@ impl<H: LinkHandle> Registry<H> {
     /// For a request that found nobody in a table: publishes what has not been yet, and says whether there is another
     /// table now. Where everybody has left, the newest one knows what is to be said of that, or who serves instead.
     pub fn is_outdated(&self, table: &Arc<RouteTable<H>>, now: Instant) -> bool {
+        self.catch_up(now);
+        !Arc::ptr_eq(table, &self.table.load())
+    }
+
+    /// Publishes what has not been yet, whoever it is left to.
+    pub(crate) fn catch_up(&self, now: Instant) {
         if self.is_behind.load(Ordering::Acquire) {
             self.publish(now);
         }
-        !Arc::ptr_eq(table, &self.table.load())
     }
 
     /// Publishes a new table if anything that it depends on has changed, and says what has waited for it.

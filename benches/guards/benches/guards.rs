@@ -131,9 +131,9 @@ struct Routes {
 }
 
 impl Routes {
-    fn of(endpoints: usize) -> Self {
-        let routes =
-            Self { table: tables::table(endpoints, 10), paths: tables::paths(endpoints, CALLS), now: Instant::now() };
+    fn of(endpoints: usize, instances: usize) -> Self {
+        let (table, paths) = (tables::table(endpoints, instances), tables::paths(endpoints, CALLS));
+        let routes = Self { table, paths, now: Instant::now() };
         routes.decide_all();
         routes
     }
@@ -148,9 +148,11 @@ impl Routes {
 }
 
 #[library_benchmark]
-#[bench::of_10_endpoints(Routes::of(10))]
-#[bench::of_1000_endpoints(Routes::of(1_000))]
-#[bench::of_10000_endpoints(Routes::of(10_000))]
+#[bench::of_10_endpoints(Routes::of(10, 10))]
+#[bench::of_1000_endpoints(Routes::of(1_000, 10))]
+#[bench::of_10000_endpoints(Routes::of(10_000, 10))]
+#[bench::of_100_instances(Routes::of(10, 100))]
+#[bench::of_1000_instances(Routes::of(10, 1_000))]
 fn path_and_decision(routes: Routes) -> Routes {
     routes.decide_all();
     routes

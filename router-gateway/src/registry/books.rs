@@ -25,7 +25,8 @@ use crate::routing::instance::{InstanceKey, InstanceState, LinkId};
 pub(super) struct Books<H> {
     pub(super) members: FxHashMap<InstanceKey, Member<H>>,
     pub(super) by_instance: FxHashMap<Instance, InstanceKey>,
-    pub(super) by_service: BTreeMap<ServiceName, BTreeSet<InstanceKey>>,
+    /// In canonical order, so that the order of connecting means nothing.
+    pub(super) by_service: BTreeMap<ServiceName, Vec<InstanceKey>>,
     /// Links of live instances.
     pub(super) links: Placement,
     pub(super) leaving: FxHashMap<LinkId, Leaving<H>>,
@@ -45,7 +46,7 @@ pub(super) enum Say<H> {
 
 pub(super) fn members_of<'m, H>(
     members: &'m FxHashMap<InstanceKey, Member<H>>,
-    by_service: &BTreeMap<ServiceName, BTreeSet<InstanceKey>>,
+    by_service: &BTreeMap<ServiceName, Vec<InstanceKey>>,
     name: &ServiceName,
 ) -> Vec<&'m Member<H>> {
     by_service.get(name).into_iter().flatten().filter_map(|key| members.get(key)).collect()
@@ -83,9 +84,12 @@ impl<H: LinkHandle> Books<H> {
         if let Some(old) = old {
             member.supersedes(old);
         }
+        let of_service = self.by_service.entry(hello.instance.service.clone()).or_default();
+        let is_before =
+            |other: &InstanceKey| self.members.get(other).is_some_and(|other| other.canonical_order(&member).is_lt());
+        of_service.insert(of_service.partition_point(is_before), key);
         self.members.insert(key, member);
         self.by_instance.insert(hello.instance.clone(), key);
-        self.by_service.entry(hello.instance.service.clone()).or_default().insert(key);
         key
     }
 
@@ -101,7 +105,7 @@ impl<H: LinkHandle> Books<H> {
         let instance = member.state.instance().clone();
         self.by_instance.remove(&instance);
         if let Some(of_service) = self.by_service.get_mut(&instance.service) {
-            of_service.remove(&key);
+            of_service.retain(|other| *other != key);
             if of_service.is_empty() {
                 self.by_service.remove(&instance.service);
             }

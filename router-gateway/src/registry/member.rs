@@ -2,6 +2,7 @@
 //!
 //! It knows nothing of other instances, of ownership or of snapshots.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -129,6 +130,12 @@ impl<H> Member<H> {
     /// Whether this process was one that the instance's name has outlived.
     pub(super) fn has_superseded(&self, incarnation: Incarnation) -> bool {
         self.superseded.contains(&incarnation)
+    }
+
+    /// Whose turn is before whose: by tier, then by id, then by region.
+    pub(super) fn canonical_order(&self, other: &Self) -> Ordering {
+        let (one, two) = (self.state.instance(), other.state.instance());
+        self.tier.cmp(&other.tier).then_with(|| one.id.cmp(&two.id)).then_with(|| one.region.cmp(&two.region))
     }
 
     /// Remembers the process whose place it took, and those that one remembered.

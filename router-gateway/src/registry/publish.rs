@@ -199,7 +199,7 @@ impl<H> Draft<H> {
     }
 }
 
-/// In canonical order, so that the order of connecting means nothing.
+/// The members stand in canonical order, and so do the candidates.
 fn candidates<H>(sets: &[Arc<OfferedSet>], members: &[&Member<H>]) -> Vec<Candidate<H>> {
     let candidate = |member: &&Member<H>| {
         let own = member.set.as_ref()?;
@@ -207,11 +207,6 @@ fn candidates<H>(sets: &[Arc<OfferedSet>], members: &[&Member<H>]) -> Vec<Candid
         let (instance, links) = (member.state.clone(), member.shared_links.clone());
         Some(Candidate { instance, tier: member.tier, set, links })
     };
-    let mut candidates: Vec<Candidate<H>> = members.iter().filter_map(candidate).collect();
-    candidates.sort_by(|one, other| {
-        let order = |candidate: &Candidate<H>| candidate.tier;
-        let (a, b) = (one.instance.instance(), other.instance.instance());
-        order(one).cmp(&order(other)).then_with(|| a.id.cmp(&b.id)).then_with(|| a.region.cmp(&b.region))
-    });
-    candidates
+    debug_assert!(members.is_sorted_by(|one, other| one.canonical_order(other).is_le()));
+    members.iter().filter_map(candidate).collect()
 }

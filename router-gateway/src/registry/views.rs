@@ -138,6 +138,8 @@ impl<H: LinkHandle> Registry<H> {
     /// All live instances, by service, version and id.
     #[must_use]
     pub fn instances(&self, now: Instant) -> Vec<InstanceView> {
+        // Whoever is listed is found by requests too.
+        self.catch_up(now);
         let books = self.books();
         let view = |member: &super::Member<H>| {
             let (state, instance) = (&member.state, member.state.instance());
