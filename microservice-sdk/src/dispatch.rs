@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, Method};
 use router_common::endpoint::{EndpointDescriptor, EndpointId, PathTemplate, Segment};
 use router_common::path::RequestPath;
 use router_common::problem::{self, ProblemCode};
@@ -57,8 +57,8 @@ impl Table {
     }
 
     /// Starts the handler of an endpoint on a request from a link, of which as much is made HTTP as the handler looks at.
-    /// `None`: HTTP's types cannot say it.
-    pub(crate) fn accept(&self, endpoint: &Endpoint, mut inbound: Inbound, responder: &Responder) -> Option<Running> {
+    /// `None`: HTTP's types cannot say it. See [`Running::poll_on`] for what is left of the request.
+    pub(crate) fn accept(&self, endpoint: &Endpoint, inbound: &mut Inbound, responder: &Responder) -> Option<Running> {
         let fields = match endpoint.handler.reads() {
             Reads::Nothing => None,
             Reads::Line => Some(Fields::Unread),
@@ -76,14 +76,14 @@ impl Table {
         let future = endpoint.handler.call(request);
         // Nobody reads a body that the handler does not ask for.
         drop(inbound.take_body());
-        Some(Running::new(endpoint, future, RequestId::Unread(inbound)))
+        Some(Running::new(endpoint, future, None))
     }
 
     /// Starts the handler of an endpoint on a request that is HTTP.
     fn start(&self, endpoint: &Endpoint, mut request: Request, context: RequestContext) -> Running {
-        let request_id = outgoing::request_id(request.headers());
+        let request_id = outgoing::request_id(request.headers()).map(Into::into);
         self.invoke(endpoint, &mut request, context);
-        Running::new(endpoint, endpoint.handler.call(request), RequestId::Read(request_id))
+        Running::new(endpoint, endpoint.handler.call(request), request_id)
     }
 
     fn invoke(&self, endpoint: &Endpoint, request: &mut Request, context: RequestContext) {
@@ -162,8 +162,7 @@ fn not_served(problem: problem::Problem, request: &HeaderMap) -> Response {
     if let Some(allow) = allow {
         response.headers_mut().insert(http::header::ALLOW, allow);
     }
-    let request_id = outgoing::request_id(request);
-    outgoing::finish(&mut response, || request_id.as_ref());
+    outgoing::finish(&mut response, || outgoing::request_id(request));
     response
 }
 
@@ -186,43 +185,23 @@ pub(crate) struct Running {
     /// `None` once it has ended.
     future: Option<HandlerFuture>,
     endpoint: Arc<EndpointDescriptor>,
-    request_id: RequestId,
-}
-
-/// Under which id the request is known, which only a problem says.
-enum RequestId {
-    /// It is still among the fields that came.
-    Unread(Inbound),
-    Read(Option<HeaderValue>),
-}
-
-impl RequestId {
-    fn read(&mut self) -> Option<&HeaderValue> {
-        if let Self::Unread(inbound) = self {
-            *self = Self::Read(inbound.field(outgoing::REQUEST_ID));
-        }
-        match self {
-            Self::Read(id) => id.as_ref(),
-            Self::Unread(_) => None,
-        }
-    }
+    /// Under which id the request is known, which only a problem says.
+    request_id: Option<Box<str>>,
 }
 
 impl Running {
-    fn new(endpoint: &Endpoint, future: HandlerFuture, request_id: RequestId) -> Self {
+    fn new(endpoint: &Endpoint, future: HandlerFuture, request_id: Option<Box<str>>) -> Self {
         Self { future: Some(future), endpoint: Arc::clone(&endpoint.descriptor), request_id }
     }
 
-    /// Lets go of what the request came in: the handler may take its time.
-    pub(crate) fn settle(&mut self) {
-        self.request_id.read();
+    /// Keeps of the request's fields what may be needed later. They are not to be kept alive themselves while a handler
+    /// takes its time: the buffer that they came in would be.
+    pub(crate) fn settle(&mut self, inbound: &Inbound) {
+        self.request_id = inbound.field(outgoing::REQUEST_ID).map(Into::into);
     }
-}
 
-impl Future for Running {
-    type Output = Response;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
+    /// Polls while the request's fields are at hand.
+    pub(crate) fn poll_on(&mut self, inbound: Option<&Inbound>, cx: &mut Context<'_>) -> Poll<Response> {
         let Some(future) = self.future.as_mut() else { return Poll::Pending };
         // The future is dropped after a panic and never polled again, so nobody sees what it left half done but state
         // that is shared, where poisoning and the like are its own.
@@ -236,8 +215,19 @@ impl Future for Running {
             }
         };
         self.future = None;
-        outgoing::finish(&mut response, || self.request_id.read());
+        outgoing::finish(&mut response, || match inbound {
+            Some(inbound) => inbound.field(outgoing::REQUEST_ID),
+            None => self.request_id.as_deref(),
+        });
         Poll::Ready(response)
+    }
+}
+
+impl Future for Running {
+    type Output = Response;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
+        self.get_mut().poll_on(None, cx)
     }
 }
 

@@ -38,7 +38,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    fn serve(&self, inbound: Inbound, responder: Responder) {
+    fn serve(&self, mut inbound: Inbound, responder: Responder) {
         let Some(endpoint) = inbound.endpoint().and_then(|id| self.table.by_id(id)) else {
             // An id this process never gave: no handler has seen the request.
             return responder.reject(Reason::Refused);
@@ -46,15 +46,16 @@ impl Server {
         let outlives = endpoint.detached || endpoint.descriptor.one_way;
         let one_way = endpoint.descriptor.one_way;
         let deadline = inbound.deadline();
-        let Some(running) = self.table.accept(endpoint, inbound, &responder) else {
+        let Some(running) = self.table.accept(endpoint, &mut inbound, &responder) else {
             return responder.reject(Reason::ProtocolError);
         };
         let stage = if one_way { Stage::one_way(running, responder) } else { Stage::Handling { running, responder } };
         let mut serving = Serving { stage, outlives, deadline };
-        if serving.poll_stage(&mut Context::from_waker(Waker::noop()), Attempt::InPlace).is_ready() {
+        if serving.poll_stage(&mut Context::from_waker(Waker::noop()), Attempt::InPlace(&inbound)).is_ready() {
             return;
         }
-        serving.settle();
+        serving.settle(&inbound);
+        drop(inbound);
         if outlives {
             self.handlers.spawn(self.cut.clone().run_until_cancelled_owned(serving));
         } else {
@@ -86,10 +87,19 @@ impl Application for ServiceApplication {
 }
 
 /// Whether this poll is the first one, in the driver, where nobody is woken: it is repeated in a task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Attempt {
-    InPlace,
+#[derive(Debug, Clone, Copy)]
+enum Attempt<'a> {
+    InPlace(&'a Inbound),
     InTask,
+}
+
+impl<'a> Attempt<'a> {
+    const fn inbound(self) -> Option<&'a Inbound> {
+        match self {
+            Self::InPlace(inbound) => Some(inbound),
+            Self::InTask => None,
+        }
+    }
 }
 
 /// One request being served: its handler, then its answer's body.
@@ -136,20 +146,20 @@ impl Stage {
 
 impl Serving {
     /// The handler waits for something: it becomes a task, which is to hold no more than it needs.
-    fn settle(&mut self) {
+    fn settle(&mut self, inbound: &Inbound) {
         if let Stage::Handling { running, .. } | Stage::OneWay { running: Some(running), .. } = &mut self.stage {
-            running.settle();
+            running.settle(inbound);
         }
     }
 
-    fn poll_stage(&mut self, cx: &mut Context<'_>, attempt: Attempt) -> Poll<()> {
+    fn poll_stage(&mut self, cx: &mut Context<'_>, attempt: Attempt<'_>) -> Poll<()> {
         loop {
             match &mut self.stage {
                 Stage::Handling { running, responder } => {
-                    if let Poll::Ready(response) = Pin::new(running).poll(cx) {
+                    if let Poll::Ready(response) = running.poll_on(attempt.inbound(), cx) {
                         return self.respond(response, cx);
                     }
-                    if attempt == Attempt::InPlace || self.outlives {
+                    if self.outlives || attempt.inbound().is_some() {
                         return Poll::Pending;
                     }
                     let Poll::Ready(unwanted) = responder.poll_unwanted(self.deadline, cx) else {

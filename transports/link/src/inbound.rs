@@ -6,7 +6,6 @@
 use std::fmt;
 use std::time::Instant;
 
-use http::HeaderValue;
 use http::request::Parts;
 use router_common::endpoint::EndpointId;
 use router_common::head::RequestHead;
@@ -49,10 +48,14 @@ impl Inbound {
         self.head.deadline().and_then(|left| self.arrived.checked_add(left))
     }
 
-    /// The value of a header field, copied; of several the first. `name` is lower-case.
+    /// The text of a header field, of several the first. `name` is lower-case.
     #[must_use]
-    pub fn field(&self, name: &str) -> Option<HeaderValue> {
-        HeaderValue::from_bytes(self.head.headers().value(name.as_bytes())?).ok()
+    pub fn field(&self, name: &str) -> Option<&str> {
+        let value = self.head.headers().value(name.as_bytes())?;
+        // What HTTP's types take for text.
+        std::str::from_utf8(value)
+            .ok()
+            .filter(|text| text.bytes().all(|byte| byte == b'\t' || matches!(byte, 0x20..0x7f)))
     }
 
     /// The body, which leaves an empty one behind.
