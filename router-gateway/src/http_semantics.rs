@@ -103,13 +103,11 @@ fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> +
 
 /// The comma-separated members of all lines of a field, trimmed, without empty ones (RFC 9110 5.6.1).
 pub fn list_members(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> + '_ {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(','))
-        .map(str::trim)
-        .filter(|member| !member.is_empty())
+    headers.get_all(name).iter().filter_map(|line| line.to_str().ok()).flat_map(members)
+}
+
+fn members(line: &str) -> impl Iterator<Item = &str> {
+    line.split(',').map(str::trim).filter(|member| !member.is_empty())
 }
 
 /// What the host of a request is: the request target's authority rules over `Host`, which must be there once and be
@@ -446,15 +444,19 @@ fn push_quoted(element: &mut String, text: &str) {
 
 /// Puts a member at the end of a list, in one line.
 fn append_list(headers: &mut HeaderMap, name: HeaderName, member: &HeaderValue) {
-    let mut value = member.clone();
-    if headers.contains_key(&name)
-        && let Ok(member) = member.to_str()
-    {
-        let mut whole: Vec<&str> = list_members(headers, name.clone()).collect();
-        whole.push(member);
-        value = HeaderValue::from_str(&whole.join(", ")).unwrap_or(value);
+    let mut there = match headers.entry(name) {
+        header::Entry::Vacant(place) => {
+            place.insert(member.clone());
+            return;
+        }
+        header::Entry::Occupied(there) => there,
+    };
+    let Ok(member) = member.to_str() else { return };
+    let mut whole: Vec<&str> = there.iter().filter_map(|line| line.to_str().ok()).flat_map(members).collect();
+    whole.push(member);
+    if let Ok(value) = HeaderValue::from_str(&whole.join(", ")) {
+        there.insert(value);
     }
-    headers.insert(name, value);
 }
 
 /// Whether a response to this request may have a body (RFC 9110 6.4.1).
