@@ -5,6 +5,7 @@
 //! what an endpoint is known by, `tombstones` what is remembered of lost ones, `trie` how paths are found. Nothing here
 //! knows HTTP messages, frames or who builds the snapshots; that last is the registry's work.
 
+pub mod changes;
 pub mod decision;
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -8,9 +8,9 @@ use router_common::endpoint::{EndpointDescriptor, EndpointId};
 use router_common::identity::{Instance, Version};
 use router_common::path::RequestPath;
 use router_common::session::lease::Lease;
+use router_gateway::routing::changes::Changes;
 use router_gateway::routing::instance::{Candidate, Health, InstanceKey, InstanceState, LinkId, LinkState};
 use router_gateway::routing::key::EndpointKey;
-use router_gateway::routing::nearest::Changes;
 use router_gateway::routing::table::{
     EndpointSet, RouteEndpoint, RouteTable, ServiceLive, ServiceSets, Shape, VersionLive,
 };

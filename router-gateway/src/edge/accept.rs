@@ -5,32 +5,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
-
+use super::HttpListener;
 use super::connection::{Answering, Connection};
-use super::stop::Stop;
-use super::{EdgeContext, Floor, HttpListener};
+use super::worker::Edge;
 
 /// How long to wait after an accept that failed for want of something (descriptors, memory): trying again at once would
 /// fail again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// One worker's HTTP edge.
-#[derive(Debug)]
-pub struct Edge {
-    pub context: Arc<EdgeContext>,
-    /// Connections the node may still take (SPEC 12); further ones wait in the kernel's queue.
-    pub places: Arc<Semaphore>,
-    /// Where connections are counted while they last, and under which worker.
-    pub floor: Arc<Floor>,
-    pub worker: usize,
-    pub stop: Stop,
-    /// Owns every task of every connection.
-    pub tasks: TaskTracker,
-    /// Cuts connections in the middle: the grace is over. Requested after `stop`, never alone.
-    pub cut: Stop,
-}
 
 impl Edge {
     /// Accepts connections until it is stopped. Returns when the listener is closed; the connections' tasks, which

@@ -120,6 +120,11 @@ impl ClientConnection {
         self.open.load(Ordering::Relaxed) > 0
     }
 
+    /// Whether one message is open and no other: for the most part, a response whose request has come whole.
+    pub(super) fn has_one_open(&self) -> bool {
+        self.open.load(Ordering::Relaxed) == 1
+    }
+
     pub(super) fn owes_nothing(&self) -> bool {
         !self.answering.load(Ordering::Relaxed) && !self.is_busy()
     }

@@ -28,7 +28,8 @@ use super::body::{RequestBody, ResponseBody, Upload};
 use super::client::{ClientConnection, OpenGuard};
 use super::floor::Seat;
 use super::io::{EdgeIo, Protocol};
-use super::{Arrival, Edge, EdgeContext};
+use super::worker::Edge;
+use super::{Arrival, EdgeContext};
 use crate::http_semantics;
 
 /// Between two pings to an HTTP/2 client, and until a missing answer ends the connection.
@@ -137,14 +138,17 @@ struct State<IO, S: Answering> {
     _counted: (OwnedSemaphorePermit, Seat),
 }
 
+type Http1<IO, S> = http1::Connection<TokioIo<EdgeIo<IO>>, Requests<S>>;
+type Http2<IO, S> = http2::Connection<TokioIo<EdgeIo<IO>>, Requests<S>, Spawn>;
+
 /// How far a connection is. The HTTP library's state is boxed, so that an idle connection holds no room for it.
 enum Stage<IO, S: Answering> {
     /// It is not known yet which HTTP the client speaks.
     Fresh(EdgeIo<IO>, Requests<S>),
-    Http1(Pin<Box<http1::Connection<TokioIo<EdgeIo<IO>>, Requests<S>>>>),
+    Http1(Pin<Box<Http1<IO, S>>>),
     /// Between two requests of HTTP/1.1 that are far apart.
     Resting(EdgeIo<IO>, Requests<S>),
-    Http2(Pin<Box<http2::Connection<TokioIo<EdgeIo<IO>>, Requests<S>, Spawn>>>),
+    Http2(Pin<Box<Http2<IO, S>>>),
     Over,
 }
 

@@ -153,11 +153,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> EdgeIo<IO> {
     /// # Errors
     /// The client has gone: nobody will read the answer.
     fn look_ahead(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.protocol == Protocol::Http2
-            || self.hungry
-            || !self.connection.is_busy()
-            || !self.ahead.rest().is_empty()
-        {
+        // While a body comes, the HTTP library reads.
+        let is_answered = !self.hungry && self.connection.has_one_open();
+        if self.protocol == Protocol::Http2 || !is_answered || !self.ahead.rest().is_empty() {
             return Ok(());
         }
         match self.ahead.poll_fill(&mut self.io, cx) {

@@ -3,6 +3,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `listener` | where client connections come from: TCP, or anything given from outside |
+//! | `worker` | what the connections of one worker share |
 //! | `accept` | the accept loop of one worker, its bound, its graceful stop |
 //! | `connection` | one client connection: protocol detection, its requests, its end |
 //! | `client` | what a connection's task, its requests and their bodies share |
@@ -25,11 +26,11 @@ mod io;
 mod listener;
 mod scan;
 mod stop;
+mod worker;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use accept::Edge;
 pub use body::{Upload, UploadFailure};
 pub use client::ClientConnection;
 pub use connection::Answering;
@@ -38,6 +39,7 @@ pub use floor::{Floor, Seat};
 pub use held::HeldBytes;
 pub use listener::{BoxHttpListener, BoxIo, ByteStream, HttpListener, TcpHttpListener};
 pub use stop::Stop;
+pub use worker::Edge;
 
 use crate::http_semantics::Introduction;
 use crate::request_id::RequestIds;

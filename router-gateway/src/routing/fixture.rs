@@ -9,9 +9,9 @@ use router_common::endpoint::{ClaimRequirement, EndpointDescriptor, EndpointId};
 use router_common::identity::{Instance, ServiceName, Version};
 use router_common::session::lease::Lease;
 
+use super::changes::Changes;
 use super::instance::{Candidate, Health, InstanceKey, InstanceState, LinkId, LinkState};
 use super::key::EndpointKey;
-use super::nearest::Changes;
 use super::strategy::Strategy;
 use super::table::{EndpointSet, RouteEndpoint, RouteTable, ServiceLive, ServiceSets, Shape, VersionLive};
 use super::tombstones::Tombstones;

@@ -11,7 +11,7 @@ use router_common::frame::HealthStatus;
 use router_common::identity::Instance;
 use router_common::session::lease::Lease;
 
-use super::nearest::Changes;
+use super::changes::Changes;
 
 /// One stay of one instance at this gateway: never given again, so a key that was kept cannot name a successor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -9,43 +9,11 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::changes::{Changes, TOLERANCE_NANOS};
 use super::instance::{Candidate, Health, InstanceState};
 use super::strategy::{self, Choice, Strategy};
-
-/// Counts what changes about the instances of a service and lasts longer than a request.
-#[derive(Debug, Default)]
-pub struct Changes {
-    /// Every change that may matter.
-    all: AtomicU32,
-    /// Those among them that matter even where all round trips are within the tolerance of none at all.
-    notable: AtomicU32,
-}
-
-impl Changes {
-    /// An instance may serve from now on, or may not, or is well or ill.
-    pub(super) fn fitness(&self) {
-        self.notable.fetch_add(1, Ordering::Release);
-        self.all.fetch_add(1, Ordering::Release);
-    }
-
-    /// An instance's round trip, in nanoseconds.
-    pub(super) fn round_trip(&self, before: u64, now: u64) {
-        if before == now {
-            return;
-        }
-        if before.max(now) > strategy::TOLERANCE_NANOS {
-            self.notable.fetch_add(1, Ordering::Release);
-        }
-        self.all.fetch_add(1, Ordering::Release);
-    }
-
-    fn count(&self, spread: Spread) -> u32 {
-        let counter = if spread == Spread::Small { &self.notable } else { &self.all };
-        counter.load(Ordering::Acquire)
-    }
-}
 
 /// How far apart the round trips of the nearest instances are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +50,7 @@ impl Nearest {
     #[cold]
     fn find_out<H>(candidates: &[Candidate<H>], changes: &Changes, remembered: &Remembered) -> Option<Self> {
         // Before the figures are read: what changes meanwhile makes the memory void.
-        let (all, notable) = (changes.count(Spread::Wide), changes.count(Spread::Small));
+        let (all, notable) = (changes.count(false), changes.count(true));
         let (mut nearest, mut least, mut most) = (None, u64::MAX, 0);
         for (place, candidate) in (0_u32..).zip(candidates) {
             // They stand by tier: behind a healthy one of a nearer tier, none is nearer.
@@ -110,7 +78,7 @@ impl Nearest {
         }
         let (health, _, best) = nearest?;
         let spread = match most {
-            _ if most <= strategy::TOLERANCE_NANOS => Spread::Small,
+            _ if most <= TOLERANCE_NANOS => Spread::Small,
             _ if most <= strategy::bound(least) => Spread::Equal,
             _ => Spread::Wide,
         };
@@ -187,7 +155,7 @@ impl Remembered {
             (false, false) => Spread::Wide,
         };
         let health = if has(Self::DEGRADED) { Health::Degraded } else { Health::Healthy };
-        let is_known = has(Self::KNOWN) && word >> 32 == u64::from(changes.count(spread));
+        let is_known = has(Self::KNOWN) && word >> 32 == u64::from(changes.count(spread == Spread::Small));
         is_known.then_some(Nearest { health, best: (word & Self::PLACE) as u32, spread })
     }
 

@@ -3,15 +3,10 @@
 //! A strategy sees figures that were read once, and chooses by them alone: randomness is an argument. It knows neither
 //! paths nor versions, and nothing that could not be said of any instance.
 
-use std::time::Duration;
-
+use super::changes::TOLERANCE_NANOS;
 use super::survivors::{Range, Seen, Survivors};
 use super::trace::{Step, Trace, Why};
 
-/// Round trips this close to the best one are equal, whatever they are.
-pub const TOLERANCE: Duration = Duration::from_millis(5);
-/// The same in nanoseconds.
-pub(super) const TOLERANCE_NANOS: u64 = TOLERANCE.as_nanos() as u64;
 /// Round trips within a fifth of the best one are equal too.
 pub const TOLERANCE_DIVISOR: u64 = 5;
 

@@ -17,9 +17,10 @@ use router_common::identity::{ServiceName, Version};
 use router_common::path::{Parameters, RequestPath};
 use rustc_hash::FxHashMap;
 
+use super::changes::Changes;
 use super::instance::Candidate;
 use super::key::EndpointKey;
-use super::nearest::{self, Changes, Nearest, Remembered};
+use super::nearest::{self, Nearest, Remembered};
 use super::strategy::{Choice, Strategy};
 use super::tombstones::Tombstones;
 use super::trie::Trie;

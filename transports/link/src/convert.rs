@@ -10,11 +10,19 @@ use http::header::{self, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::uri::Authority;
 use http::{Method, StatusCode, Uri, request, response};
 use router_common::endpoint::Claim;
-use router_common::head::{Fields, HeadError, RequestHead, RequestParts, ResponseHead, Trailers};
+use router_common::head::{self, HeadError, RequestHead, RequestParts, ResponseHead, Trailers};
 
 use crate::call::Call;
 use crate::context::{Cancellation, RequestContext};
-use crate::inbound;
+
+/// What is wanted of a request's header fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Fields {
+    /// Nobody will look at them.
+    Unread,
+    #[default]
+    All,
+}
 
 /// A request's parts as a head in `memory`. `call` says what HTTP does not.
 pub(crate) fn request_head<B>(
@@ -46,11 +54,11 @@ pub(crate) fn request_head<B>(
 }
 
 /// A head as a request's parts. `None`: HTTP's types cannot say it.
-pub(crate) fn request_parts(head: &RequestHead, fields: inbound::Fields) -> Option<request::Parts> {
+pub(crate) fn request_parts(head: &RequestHead, fields: Fields) -> Option<request::Parts> {
     let (mut parts, ()) = http::Request::new(()).into_parts();
     parts.method = Method::from_bytes(head.method().as_bytes()).ok()?;
     parts.uri = Uri::from_maybe_shared(head.target_bytes()).ok()?;
-    if fields == inbound::Fields::All {
+    if fields == Fields::All {
         parts.headers = header_map(head.headers())?;
     }
     Some(parts)
@@ -102,7 +110,7 @@ pub(crate) fn trailer_map(trailers: &Trailers) -> Option<HeaderMap> {
 /// is made anew.
 const ADDED_ON_THE_WAY: usize = 6;
 
-fn header_map(fields: Fields<'_>) -> Option<HeaderMap> {
+fn header_map(fields: head::Fields<'_>) -> Option<HeaderMap> {
     let mut headers = HeaderMap::try_with_capacity(fields.len() + ADDED_ON_THE_WAY).ok()?;
     for (name, value) in fields {
         let name = header_name(name)?;

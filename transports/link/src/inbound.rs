@@ -12,7 +12,7 @@ use router_common::head::RequestHead;
 
 use crate::body::Body;
 use crate::context::RequestContext;
-use crate::convert;
+use crate::convert::{self, Fields};
 use crate::responder::Responder;
 
 /// A request that has arrived, and has been checked against the protocol, but not yet been made HTTP (SPEC 4).
@@ -20,15 +20,6 @@ pub struct Inbound {
     head: RequestHead,
     body: Body,
     arrived: Instant,
-}
-
-/// What is wanted of a request's header fields.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Fields {
-    /// Nobody will look at them.
-    Unread,
-    #[default]
-    All,
 }
 
 impl Inbound {

@@ -39,12 +39,13 @@ pub use body::Body;
 pub use body_error::BodyError;
 pub use call::Call;
 pub use context::{Cancellation, Cancelled, Parameters, RequestContext};
+pub use convert::Fields;
 pub use driver::{DetachedDriver, Driver};
 pub use environment::{Environment, SystemEnvironment};
 pub use exchange::{CallError, Exchange};
 pub use framed::{ByteStream, FramedLink};
 pub use handle::Handle;
-pub use inbound::{Fields, Inbound};
+pub use inbound::Inbound;
 pub use link::{
     BoxFuture, BoxLink, BoxListener, Capabilities, Connector, DetachedLink, Link, LinkError, Listener, PeerInfo,
 };
