@@ -8,7 +8,7 @@ mod budget;
 mod stream;
 mod waiting;
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use router_common::limits;
 use router_common::path::RequestPath;
 use router_common::problem::{Problem, ProblemCode};
 use router_common::session::lease::Permit;
-use router_link::{Body, Call, CallError, Environment, Exchange, Handle, Parameters, RequestContext};
+use router_link::{Body, Call, CallError, Environment, Handle, Parameters, RequestContext};
 use tokio_util::task::TaskTracker;
 
 pub(crate) use self::budget::RetryBudget;
@@ -206,23 +206,20 @@ impl Inner {
             let outcome = if one_way {
                 // A client that leaves does not cancel it (SPEC 4): the exchange is not the request's own.
                 let (handle, mut whole) = (handle.clone(), std::mem::take(request));
-                let sent = async move { (outcome_by(deadline, handle.call(&mut whole, call)).await, whole) };
+                let sent = async move { (handle.call(&mut whole, call).await, whole) };
                 match self.tasks.spawn(sent).await {
                     Ok((outcome, whole)) => {
                         *request = whole;
                         outcome
                     }
-                    Err(_) => Some(Err(CallError::Closed)),
+                    Err(_) => Err(CallError::Closed),
                 }
             } else {
-                outcome_by(deadline, handle.call(&mut *request, call)).await
+                handle.call(&mut *request, call).await
             };
             let error = match outcome {
-                Some(Ok(response)) => {
-                    return Ok(self.finish(response, head_only, one_way));
-                }
-                Some(Err(error)) => error,
-                None => return Err(deadline_exceeded().into()),
+                Ok(response) => return Ok(self.finish(response, head_only, one_way)),
+                Err(error) => error,
             };
             let (again, problem) = self.failure(&error, upload.as_deref(), idempotent, request.body(), &mut tries);
             if !again {
@@ -475,23 +472,6 @@ fn origin(request: &mut Request<Body>, max_connection_bytes: u64) -> Result<Orig
     let call =
         Call { deadline: context.deadline, hops, scheme: context.scheme, client: context.client, ..Call::default() };
     Ok(Origin { call, ..Origin::default() })
-}
-
-/// Waits for a response until the deadline; `None`: it has passed, and the service was told.
-async fn outcome_by(
-    deadline: Instant,
-    mut exchange: Exchange<&mut Request<Body>>,
-) -> Option<Result<Response<Body>, CallError>> {
-    let mut alarm = std::pin::pin!(tokio::time::sleep_until(deadline.into()));
-    let outcome = poll_fn(|cx| match Pin::new(&mut exchange).poll(cx) {
-        std::task::Poll::Ready(outcome) => std::task::Poll::Ready(Some(outcome)),
-        std::task::Poll::Pending => alarm.as_mut().poll(cx).map(|()| None),
-    })
-    .await;
-    if outcome.is_none() {
-        exchange.cancel(Reason::DeadlineExceeded);
-    }
-    outcome
 }
 
 /// Reads a body to its end, for its end.

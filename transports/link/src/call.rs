@@ -15,7 +15,8 @@ use crate::context::Parameters;
 pub struct Call {
     /// The receiver's endpoint; `None`: the receiver routes by method and path.
     pub endpoint: Option<EndpointId>,
-    /// When the answer is no longer wanted. The receiver is told how much time is left; keeping it is the caller's work.
+    /// When the answer is no longer wanted. The receiver is told how much time is left; the exchange ends by then, if the
+    /// head of the response is not here.
     pub deadline: Option<Instant>,
     /// Routers and services passed so far.
     pub hops: u8,

@@ -31,8 +31,8 @@ pub enum CallError {
     /// The peer cancelled.
     #[error("cancelled by the other side: {reason}{}{text}", if text.is_empty() { "" } else { ": " })]
     Cancelled { reason: Reason, text: String, whole: bool },
-    /// The deadline passed before the request was sent.
-    #[error("the deadline passed before the request was sent")]
+    /// The deadline has passed. The peer was told, if the request had been sent.
+    #[error("the deadline passed before there was a response")]
     Expired,
     /// The request's head cannot be sent.
     #[error("the request's head: {0}")]
@@ -184,6 +184,10 @@ impl<R: BorrowMut<http::Request<Body>>> Exchange<R> {
             let opened = state.session.open(opening);
             if let Ok(key) = opened {
                 state.wait(key, Interest::Read, cx);
+                if let Some(deadline) = call.deadline {
+                    // The driver, which is woken anyway, keeps the time.
+                    state.watch_until(key, deadline);
+                }
             }
             Ok(opened)
         })?;
@@ -240,6 +244,10 @@ impl<R: BorrowMut<http::Request<Body>>> Exchange<R> {
                     }
                     Some(Poll::Ready(Pumped::Finished | Pumped::StreamClosed)) => *pump = None,
                     Some(Poll::Pending) | None => {}
+                }
+                if self.call.deadline.is_some_and(|deadline| deadline <= self.shared.now()) {
+                    self.cancel(Reason::DeadlineExceeded);
+                    return Poll::Ready(Err(CallError::Expired));
                 }
                 Poll::Pending
             }

@@ -58,7 +58,7 @@ struct Waiting {
     reader: Option<Waker>,
     writer: Option<Waker>,
     watchers: Watchers,
-    /// When the watchers are woken in any case.
+    /// When reader and watchers are woken in any case.
     deadline: Option<Instant>,
 }
 
@@ -191,7 +191,7 @@ impl State {
         self.waiting_on(key).watchers.add(cx.waker());
     }
 
-    /// Whoever watches the stream is woken at `deadline` too. Returns whether that is sooner than anything before: then the
+    /// Whoever reads or watches the stream is woken at `deadline` too. Returns whether that is sooner than anything before: then the
     /// driver is to be woken.
     pub(crate) fn watch_until(&mut self, key: StreamKey, deadline: Instant) -> bool {
         self.waiting_on(key).deadline = Some(deadline);
@@ -207,7 +207,7 @@ impl State {
         self.next_deadline
     }
 
-    /// Takes whoever watches a stream whose deadline has passed, and finds out which deadline is next. All streams are
+    /// Takes whoever reads or watches a stream whose deadline has passed, and finds out which deadline is next. All streams are
     /// looked at: that is once for as long as the shortest of their deadlines is away, since most streams end before it.
     pub(crate) fn take_late(&mut self, now: Instant, into: &mut Vec<Waker>) {
         if self.next_deadline.is_none_or(|next| now < next) {
@@ -218,6 +218,7 @@ impl State {
             let Some(deadline) = waiting.deadline else { continue };
             if deadline <= now {
                 waiting.deadline = None;
+                into.extend(waiting.reader.take());
                 into.extend(waiting.watchers.take());
             } else if self.next_deadline.is_none_or(|next| deadline < next) {
                 self.next_deadline = Some(deadline);

@@ -243,6 +243,36 @@ pub async fn a_request_whose_deadline_has_passed_is_not_sent(ends: Ends) {
     pair.quiet().await;
 }
 
+pub async fn an_exchange_ends_at_its_deadline_and_the_handler_is_told(ends: Ends) {
+    let (settings, _started, mut cancelled) = waiting();
+    let pair = Pair::start(ends, settings).await;
+    let now = pair.gateway.handle.environment().now();
+    let calls: Vec<_> = [30, 60_000, 10]
+        .map(|left| {
+            let deadline = Some(now + Duration::from_millis(left));
+            let call = Call { deadline, permit: Some(pair.permit()), ..Call::default() };
+            (deadline, tokio::spawn(pair.gateway.handle.call(get("/"), call)))
+        })
+        .into_iter()
+        .collect();
+    for (index, (deadline, call)) in calls.into_iter().enumerate() {
+        if index == 1 {
+            // Its time is long, and it waits on; dropping it is another reason.
+            call.abort();
+            continue;
+        }
+        let outcome = call.await.expect("no panic");
+        assert!(matches!(outcome, Err(CallError::Expired)), "{outcome:?}");
+        assert!(deadline <= Some(pair.gateway.handle.environment().now()), "it ended before its time");
+    }
+    let mut reasons = Vec::new();
+    for _ in 0..3 {
+        reasons.push(cancelled.recv().await.flatten());
+    }
+    assert_eq!(reasons.iter().filter(|reason| **reason == Some(Reason::DeadlineExceeded)).count(), 2, "{reasons:?}");
+    pair.quiet().await;
+}
+
 pub async fn many_cancelled_exchanges_leave_nothing_behind(ends: Ends) {
     let pair = Pair::start(ends, PairSettings { lease: 8, ..PairSettings::default() }).await;
     for round in 0..200_usize {

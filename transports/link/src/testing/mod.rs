@@ -63,6 +63,7 @@ macro_rules! contract {
             a_request_body_that_outlives_the_answer_ends,
             a_deadline_is_told_as_the_reason,
             a_handler_that_goes_without_an_answer_has_failed,
+            an_exchange_ends_at_its_deadline_and_the_handler_is_told,
             an_answer_that_is_dropped_midway_is_visibly_cut,
             a_refused_request_comes_back_whole,
             a_request_body_that_fails_cancels_with_its_reason,
