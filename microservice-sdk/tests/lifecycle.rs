@@ -219,6 +219,7 @@ async fn the_service_keeps_the_deadline_too() {
     let five = Some(Duration::from_secs(5));
     let response = gateway.request("GET", "/left", Body::empty(), five).await.unwrap();
     assert_eq!(text(response).await.unwrap(), "Some(5)");
+    theatre.gateway.stop_clock();
     let asked = tokio::spawn(async move { gateway.request("GET", "/wait", Body::empty(), five).await.map(drop) });
     assert_eq!(theatre.heard().await, "started");
     assert_eq!(theatre.heard().await, "dropped");

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt as _;
 use microservice_sdk::Body;
@@ -16,7 +16,7 @@ use router_common::path::RequestPath;
 use router_common::session::lease::Lease;
 use router_common::session::{Accepted, Common, GatewaySide, Joining, Secrets, Session};
 use router_link::{
-    Application, BodyError, BoxListener, Call, CallError, ConnectionEvent, Connector, Driver, Environment as _, Handle,
+    Application, BodyError, BoxListener, Call, CallError, ConnectionEvent, Connector, Driver, Environment, Handle,
     Parameters, Refused, RequestContext, Responder, SystemEnvironment,
 };
 use tokio::sync::watch;
@@ -32,6 +32,21 @@ struct Shared {
     state: Mutex<State>,
     /// Bumped whenever the state changes.
     changes: watch::Sender<u64>,
+    clock: Arc<Clock>,
+}
+
+/// The gateway's time, which can be made to stand still.
+#[derive(Default)]
+struct Clock(Mutex<Option<Instant>>);
+
+impl Environment for Clock {
+    fn now(&self) -> Instant {
+        self.0.lock().unwrap().unwrap_or_else(|| SystemEnvironment.now())
+    }
+
+    fn random(&self, bytes: &mut [u8]) {
+        SystemEnvironment.random(bytes);
+    }
 }
 
 #[derive(Default)]
@@ -54,7 +69,8 @@ struct State {
 impl FakeGateway {
     pub(crate) fn start() -> Self {
         let (connector, listener) = InMemory::new();
-        let shared = Arc::new(Shared { state: Mutex::default(), changes: watch::Sender::new(0) });
+        let (changes, clock) = (watch::Sender::new(0), Arc::default());
+        let shared = Arc::new(Shared { state: Mutex::default(), changes, clock });
         tokio::spawn(accept(Box::new(listener), Arc::clone(&shared)));
         Self { connector: Arc::new(connector), shared }
     }
@@ -92,6 +108,11 @@ impl FakeGateway {
     /// The newest link over which requests can go.
     pub(crate) async fn link(&self) -> Handle {
         self.shared.wait(|state| state.routable.last().map(|(_, link)| link.clone())).await
+    }
+
+    /// No deadline passes for this side any more.
+    pub(crate) fn stop_clock(&self) {
+        *self.shared.clock.0.lock().unwrap() = Some(SystemEnvironment.now());
     }
 
     /// Ends the link of this number, which is routable.
@@ -192,7 +213,7 @@ impl Shared {
 }
 
 async fn accept(mut listener: BoxListener, shared: Arc<Shared>) {
-    let environment = Arc::new(SystemEnvironment);
+    let environment = Arc::clone(&shared.clock);
     while let Ok(link) = listener.accept().await {
         let side = GatewaySide {
             common: Common::default(),

@@ -2,7 +2,7 @@
 //! it does among ten (SPEC 5).
 //!
 //! Steps 5 and 6, and the best round trip of step 7, depend on what changes with heartbeats, drains and losses, not with
-//! requests. So they are found out once for all candidates ([`Nearest::of`]), and kept beside them with the count of
+//! requests. So they are found out once for all candidates (`Nearest::of`), and kept beside them with the count of
 //! [`Changes`] that they were found under. A request then begins where its turn is and ends at the first instance that is
 //! idle: nobody can have fewer in flight. What it cannot tell so is left to the walk over all candidates, whose answers
 //! these are, only sooner; nothing here is a rule of its own.
