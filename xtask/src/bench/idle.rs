@@ -40,7 +40,7 @@ const ENDPOINTS: u32 = 100;
 /// How long the requests in flight take.
 const SLOW: Duration = Duration::from_secs(12);
 /// Time for a process to come to rest before its memory is read.
-const REST: Duration = Duration::from_secs(2);
+const REST: Duration = Duration::from_secs(4);
 
 /// Bytes for each connection.
 #[derive(Clone, Copy, Debug, Serialize)]
