@@ -80,11 +80,14 @@ fn stand_still(options: &Options) -> Result<Moved> {
         Way::Down => {}
         Way::Up => write(&mut stream, bytes / 2)?,
         Way::Both => {
+            // Until no more is taken, because nobody reads what comes back; or until all of it stands in buffers on the way.
             stream.set_write_timeout(Some(STILL))?;
-            let outcome = write(&mut stream, *bytes);
-            let blocked =
-                outcome.is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut));
-            ensure!(blocked, "the whole body was taken, although nobody reads what comes back");
+            match write(&mut stream, *bytes) {
+                Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    return Err(error.into());
+                }
+                _ => {}
+            }
         }
     }
     is_under_way(&stream, *way)?;
