@@ -236,8 +236,7 @@ where
         };
     }
 
-    /// A client has not spoken for a while: the HTTP library's state and buffers are not kept, if there is nothing in
-    /// them.
+    /// A client has not spoken for a while: the HTTP library's state and buffers are not kept.
     fn rest(&mut self) {
         if !self.client.is_quiet() {
             return;
@@ -245,8 +244,10 @@ where
         self.stage = match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Http1(http) => {
                 let parts = Pin::into_inner(http).into_parts();
-                debug_assert!(parts.read_buf.is_empty(), "what a quiet connection has read was given on");
-                Stage::Resting(parts.io.into_inner(), parts.service)
+                let mut io = parts.io.into_inner();
+                // A beginning that came with an earlier request has been waiting there, and ends the rest at once.
+                io.take_back(parts.read_buf);
+                Stage::Resting(io, parts.service)
             }
             stage => stage,
         };

@@ -77,6 +77,8 @@ pub(super) struct EdgeIo<IO> {
     connection: Arc<ClientConnection>,
     context: Arc<EdgeContext>,
     ahead: Ahead,
+    /// What the HTTP library had read and not used when its state was given up: it stands before everything else.
+    returned: Bytes,
     protocol: Protocol,
     /// The HTTP library waits for more to read.
     hungry: bool,
@@ -99,6 +101,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> EdgeIo<IO> {
             connection,
             context,
             ahead: Ahead::default(),
+            returned: Bytes::new(),
             protocol: Protocol::Http1,
             hungry: false,
             head_since: None,
@@ -130,12 +133,26 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> EdgeIo<IO> {
 
     /// Waits for a next request of a client that speaks HTTP/1.1; says whether one has begun, or the client has gone.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        self.hungry = false;
+        if !self.returned.is_empty() || !self.ahead.rest().is_empty() {
+            return Poll::Ready(Ok(true));
+        }
         Poll::Ready(Ok(ready!(self.ahead.poll_fill(&mut self.io, cx))? > 0))
     }
 
-    /// Reads what was read ahead, and then the stream.
+    /// Takes back what the HTTP library had read: the beginning of a head that came together with an earlier request.
+    pub(super) fn take_back(&mut self, bytes: Bytes) {
+        self.hungry = false;
+        // An empty rest would still hold the buffer that it was read into.
+        self.returned = if bytes.is_empty() { Bytes::new() } else { bytes };
+    }
+
+    /// Reads what was read before, and then the stream.
     fn poll_input(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.returned.is_empty() {
+            let length = self.returned.len().min(buf.remaining());
+            buf.put_slice(&self.returned.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
         if self.ahead.rest().is_empty() {
             return Pin::new(&mut self.io).poll_read(cx, buf);
         }

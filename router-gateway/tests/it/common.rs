@@ -51,7 +51,7 @@ where
     (start_at(listener, SocketAddr::from(([127, 0, 0, 1], 1)), settings, service), clients)
 }
 
-fn start_at<L, S>(listener: L, address: SocketAddr, settings: EdgeSettings, service: S) -> TestEdge
+pub(crate) fn start_at<L, S>(listener: L, address: SocketAddr, settings: EdgeSettings, service: S) -> TestEdge
 where
     L: HttpListener,
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,

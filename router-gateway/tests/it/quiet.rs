@@ -1,19 +1,30 @@
 //! Client connections that say nothing for a while: what is kept for them is less, and nobody can tell.
 
 use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{Request, Response};
-use router_gateway::edge::EdgeSettings;
+use router_gateway::edge::{BoxHttpListener, BoxIo, EdgeSettings, HttpListener};
 use router_link::Body;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::{Instant, advance, timeout};
 
-use crate::common::{read_response, start, start_in_memory, status};
+use crate::common::{read_response, start, start_at, start_in_memory, status};
+use crate::memory;
 
 const GET: &[u8] = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// So long nothing is said. The silence itself is what is tested, on a clock that stands still otherwise.
+async fn silence(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
 
 async fn path(request: Request<Body>) -> Result<Response<Body>, Infallible> {
     Ok(Response::new(Body::from(request.uri().path().to_owned())))
@@ -23,19 +34,92 @@ async fn path(request: Request<Body>) -> Result<Response<Body>, Infallible> {
 async fn a_request_after_a_long_silence_is_answered_as_the_first_one() {
     let (_edge, clients) = start_in_memory(EdgeSettings::default(), tower::service_fn(path));
     let mut client = clients.connect().await;
-    for silence in [0, 3, 40, 70, 1] {
-        tokio::time::sleep(Duration::from_secs(silence)).await;
+    for seconds in [0, 3, 40, 70, 1] {
+        silence(seconds).await;
         client.write_all(GET).await.unwrap();
         let (head, body) = read_response(&mut client).await;
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         assert_eq!(body, b"/a");
     }
     // A head whose first byte came long before the rest of it, after a silence.
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    silence(5).await;
     client.write_all(&GET[..1]).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    silence(5).await;
     client.write_all(&GET[1..]).await.unwrap();
     assert_eq!(read_response(&mut client).await.1, b"/a");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_begins_behind_another_request_survives_a_silence() {
+    let (_edge, clients) = start_in_memory(EdgeSettings::default(), tower::service_fn(path));
+    let mut client = clients.connect().await;
+    client.write_all(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /b HTTP/1.1\r\nX-Long: 0123456789").await.unwrap();
+    assert_eq!(read_response(&mut client).await.1, b"/a");
+    silence(5).await;
+    client.write_all(b"\r\nHost: a\r\n\r\n").await.unwrap();
+    let (head, body) = read_response(&mut client).await;
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert_eq!(body, b"/b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_silent_has_no_buffer_of_the_http_library() {
+    let (listener, clients) = memory::network();
+    let room = Arc::new(AtomicUsize::new(0));
+    let watched = Watched { listener, room: Arc::clone(&room) };
+    let address = SocketAddr::from(([127, 0, 0, 1], 1));
+    let _edge = start_at(watched, address, EdgeSettings::default(), tower::service_fn(path));
+    let mut client = clients.connect().await;
+    for _ in 0..2 {
+        client.write_all(GET).await.unwrap();
+        read_response(&mut client).await;
+        assert!(room.load(Ordering::Relaxed) >= 4096, "the HTTP library reads");
+        silence(4).await;
+        let room = room.load(Ordering::Relaxed);
+        assert!(room <= 64, "it is still there, with room for {room} bytes");
+    }
+}
+
+/// Makes its connections tell how much room the last read had.
+struct Watched {
+    listener: BoxHttpListener,
+    room: Arc<AtomicUsize>,
+}
+
+struct WatchedIo(BoxIo, Arc<AtomicUsize>);
+
+impl HttpListener for Watched {
+    type Io = WatchedIo;
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(WatchedIo, SocketAddr)>> {
+        let (io, peer) = ready!(self.listener.poll_accept(cx))?;
+        Poll::Ready(Ok((WatchedIo(io, Arc::clone(&self.room)), peer)))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+impl AsyncRead for WatchedIo {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.1.store(buf.remaining(), Ordering::Relaxed);
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for WatchedIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -44,7 +128,7 @@ async fn a_silence_within_a_head_stays_a_408() {
     let mut client = clients.connect().await;
     client.write_all(GET).await.unwrap();
     read_response(&mut client).await;
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    silence(4).await;
     client.write_all(b"GET /b HTT").await.unwrap();
     let mut answer = String::new();
     client.read_to_string(&mut answer).await.unwrap();
@@ -78,16 +162,16 @@ async fn a_silence_that_is_too_long_ends_the_connection_and_no_sooner() {
 async fn a_request_that_takes_long_is_no_silence() {
     let settings = EdgeSettings { keep_alive_timeout: Duration::from_secs(5), ..EdgeSettings::default() };
     let slow = tower::service_fn(|request: Request<Body>| async move {
-        tokio::time::sleep(Duration::from_secs(30)).await;
+        silence(30).await;
         path(request).await
     });
     let (_edge, clients) = start_in_memory(settings, slow);
     let mut client = clients.connect().await;
     // The second one comes while the first one is answered, in two pieces: read ahead, and asked for later.
     client.write_all(GET).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    silence(10).await;
     client.write_all(b"GET /the/second/one HT").await.unwrap();
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    silence(10).await;
     client.write_all(b"TP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     assert_eq!(read_response(&mut client).await.1, b"/a");
     assert_eq!(read_response(&mut client).await.1, b"/the/second/one");
