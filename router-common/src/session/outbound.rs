@@ -72,6 +72,12 @@ impl Session {
         Ok(())
     }
 
+    /// Whether the stream carries opaque bytes both ways: for the opener once the response is here, for the responder
+    /// until it answers otherwise.
+    pub fn is_tunnel(&mut self, key: StreamKey) -> bool {
+        self.held(key).is_some_and(|stream| stream.send.tunnel)
+    }
+
     /// How many body bytes the stream takes now: its credit, and a little ahead of it. 0: wait for [`Event::Stream`].
     ///
     /// # Errors

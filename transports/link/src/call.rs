@@ -15,8 +15,8 @@ use crate::context::Parameters;
 pub struct Call {
     /// The receiver's endpoint; `None`: the receiver routes by method and path.
     pub endpoint: Option<EndpointId>,
-    /// When the answer is no longer wanted. The receiver is told how much time is left; the exchange ends by then, if the
-    /// head of the response is not here.
+    /// When the answer is no longer wanted. The receiver is told how much time is left, unless a tunnel is asked for; the
+    /// exchange ends by then, if the head of the response is not here.
     pub deadline: Option<Instant>,
     /// Routers and services passed so far.
     pub hops: u8,
@@ -30,7 +30,8 @@ pub struct Call {
     pub claims: Option<Arc<[Claim]>>,
     /// The slot of the instance's lease that this request takes.
     pub permit: Option<Permit>,
-    /// Opens a tunnel for this protocol.
+    /// Asks for a tunnel of this protocol. The request has no body, and is whole until the tunnel is open: see
+    /// [`Tunnel::of`](crate::Tunnel::of).
     pub tunnel: Option<Arc<str>>,
     /// Open before the body is asked for its first bytes: for clients that wait for 100 (Continue).
     pub open_first: bool,

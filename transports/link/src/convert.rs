@@ -38,7 +38,11 @@ pub(crate) fn request_head<B>(
     };
     let parts = RequestParts {
         endpoint: call.endpoint,
-        deadline: call.deadline.map(|deadline| deadline.saturating_duration_since(now)),
+        // A tunnel outlives whoever waits for its beginning.
+        deadline: call
+            .deadline
+            .filter(|_| call.tunnel.is_none())
+            .map(|deadline| deadline.saturating_duration_since(now)),
         hops: call.hops,
         method: request.method().as_str(),
         scheme: call.scheme,

@@ -17,6 +17,7 @@ use crate::call::Call;
 use crate::convert;
 use crate::pump::{self, Gathered, Progress, Pump, Pumped};
 use crate::shared::{Begun, Interest, Shared};
+use crate::tunnel::{End, Tunnel};
 
 /// Why there is no response. `whole` says that nothing of the request's body is gone, so that it could be sent again.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,8 @@ impl CallError {
 ///
 /// Dropping it before the response is here cancels the stream, with [`Exchange::set_cancel_reason`]'s reason. Afterwards
 /// the response's body holds the stream.
+///
+/// A response that opens a tunnel hands it over ([`Tunnel::of`]), and has no body.
 ///
 /// `R` is the request, or a mutable reference to it for who may want to send it again: see [`CallError::leaves_whole`].
 #[must_use = "a request is only sent when its exchange is polled"]
@@ -152,12 +155,13 @@ impl<R: BorrowMut<http::Request<Body>>> Exchange<R> {
             None => (gathered.take_bytes(), false),
         };
         let (carry, trailers, ended) = (gathered.carry.take(), gathered.trailers.take(), gathered.ended);
+        let tunnel = self.call.tunnel.is_some();
         let key = match self.open(bytes, end, cx) {
             Ok(key) => key,
             Err(error) => return Poll::Ready(Err(error)),
         };
         self.state = State::Open { key, pump: None, whole: end };
-        if end {
+        if end || tunnel {
             return Poll::Ready(Ok(()));
         }
         if ended {
@@ -180,7 +184,9 @@ impl<R: BorrowMut<http::Request<Body>>> Exchange<R> {
         let (request, call) = (self.request.borrow(), &mut self.call);
         let opened = self.shared.act(|state| {
             let head = convert::request_head(request, call, now, &mut state.heads).map_err(CallError::Head)?;
-            let opening = Opening { head, body, end, tunnel: call.tunnel.is_some(), permit: call.permit.take() };
+            let tunnel = call.tunnel.is_some();
+            // What is sent on a tunnel is sent when it is open.
+            let opening = Opening { head, body, end: end && !tunnel, tunnel, permit: call.permit.take() };
             let opened = state.session.open(opening);
             if let Ok(key) = opened {
                 state.wait(key, Interest::Read, cx);
@@ -200,8 +206,14 @@ impl<R: BorrowMut<http::Request<Body>>> Exchange<R> {
     fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<http::Response<Body>, CallError>> {
         let State::Open { key, pump, whole } = &mut self.state else { return Poll::Ready(Err(CallError::Closed)) };
         let (key, whole) = (*key, *whole);
+        let tunnel = self.call.tunnel.is_some();
         let (read, driver) = self.shared.look(|state| match state.session.read_head(key) {
             ReadHead::Ready(head) => {
+                let opened = tunnel && state.session.is_tunnel(key);
+                if tunnel && !opened {
+                    // An ordinary exchange after all, whose request has no body.
+                    let _ = state.session.finish(key, None);
+                }
                 let begun = state.begin_body(key);
                 let driver = match begun {
                     Begun::Whole(_) => {
@@ -211,7 +223,7 @@ impl<R: BorrowMut<http::Request<Body>>> Exchange<R> {
                     // The credit of what was read is to be sent back.
                     Begun::Partial(..) => state.take_driver(),
                 };
-                (Ok(Some((head, begun))), driver)
+                (Ok(Some((head, begun, opened))), driver)
             }
             ReadHead::Pending => {
                 state.wait(key, Interest::Read, cx);
@@ -223,15 +235,27 @@ impl<R: BorrowMut<http::Request<Body>>> Exchange<R> {
             driver.wake();
         }
         match read {
-            Ok(Some((head, begun))) => {
+            Ok(Some((head, begun, opened))) => {
                 let rest = pump.take();
                 self.state = State::Done;
-                let body = Body::incoming(&self.shared, key, begun, head.content_length(), Some(self.reason));
+                let length = if opened { None } else { head.content_length() };
+                let mut body = Body::incoming(&self.shared, key, begun, length, Some(self.reason));
+                let mut tunnel = None;
+                if opened {
+                    let incoming = std::mem::take(&mut body);
+                    tunnel = Some(Tunnel::new(incoming, Arc::clone(&self.shared), key, End::Opener));
+                }
                 if let Some(rest) = rest {
                     upload(rest, key, &self.shared);
                 }
                 Poll::Ready(match convert::response_parts(&head) {
-                    Some(parts) => Ok(http::Response::from_parts(parts, body)),
+                    Some(parts) => {
+                        let mut response = http::Response::from_parts(parts, body);
+                        if let Some(tunnel) = tunnel {
+                            tunnel.put_into(&mut response);
+                        }
+                        Ok(response)
+                    }
                     None => Err(CallError::Response),
                 })
             }

@@ -10,6 +10,7 @@
 //! | run one link | [`Driver`], with an [`Application`] that takes what the peer sends |
 //! | send a request over a link | [`Handle::call`], which gives an [`Exchange`] |
 //! | answer one | [`Responder`] |
+//! | carry opaque bytes both ways | [`Tunnel`], which [`Accept`] opens for who answers |
 //! | prove that a transport keeps the contract | `contract!` (feature `testing`) |
 
 mod application;
@@ -32,6 +33,7 @@ mod responder;
 mod shared;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod tunnel;
 
 pub use application::{Application, ConnectionEvent, Refused};
 pub use backoff::Backoff;
@@ -50,6 +52,7 @@ pub use link::{
     BoxFuture, BoxLink, BoxListener, Capabilities, Connector, DetachedLink, Link, LinkError, Listener, PeerInfo,
 };
 pub use responder::{Respond, RespondError, Responder, Unwanted};
+pub use tunnel::{Accept, Tunnel};
 
 #[cfg(test)]
 mod tests {
@@ -65,6 +68,7 @@ mod tests {
         send::<Exchange>();
         send::<Responder>();
         send::<Respond>();
+        send::<Tunnel>();
         shared::<Handle>();
         shared::<Cancellation>();
         shared::<RequestContext>();

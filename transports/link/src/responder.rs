@@ -4,9 +4,10 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use bytes::Bytes;
 use router_common::frame::Reason;
 use router_common::head::HeadError;
 use router_common::session::StreamKey;
@@ -17,6 +18,7 @@ use crate::context::{Cancellation, Cancelled};
 use crate::convert;
 use crate::pump::{self, Gathered, Pump, Pumped};
 use crate::shared::Shared;
+use crate::tunnel::{Accept, Work};
 
 /// Answers one request. Dropped without an answer, it cancels the stream with `handler_failed`.
 ///
@@ -40,6 +42,17 @@ impl Hold {
             self.shared.release(self.key, unfinished);
         }
     }
+
+    /// Waits for the end of the stream that the peer, or the link, brings about.
+    fn poll_closed(&self, cx: &Context<'_>) -> Poll<Pumped> {
+        self.shared.look(|state| {
+            if state.session.send_capacity(self.key).is_err() {
+                return Poll::Ready(Pumped::StreamClosed);
+            }
+            state.watch(self.key, cx);
+            Poll::Pending
+        })
+    }
 }
 
 impl Drop for Hold {
@@ -55,9 +68,10 @@ impl Responder {
     }
 
     /// Answers. Nothing is sent until the returned future is polled; it ends when the whole body has been handed over,
-    /// and is to be kept until then. An answer whose body is at hand ends at the first poll.
+    /// and is to be kept until then. An answer whose body is at hand ends at the first poll, and one that opens a tunnel
+    /// ([`Accept`]) with the work on it.
     pub fn respond(self, response: http::Response<Body>) -> Respond {
-        Respond { hold: self.0, response: Some(response), pump: None }
+        Respond { hold: self.0, response: Some(response), rest: Rest::Nothing }
     }
 
     /// Cancels the stream: [`Reason::Refused`] says that no handler has seen the request, so that it may go elsewhere.
@@ -135,14 +149,26 @@ pub struct Respond {
     hold: Hold,
     /// Until the first poll. In place: most answers end there.
     response: Option<http::Response<Body>>,
-    /// What there is to be sent behind the head.
-    pump: Option<Pump>,
+    rest: Rest,
+}
+
+/// What there is to be done behind the head.
+enum Rest {
+    Nothing,
+    Body(Pump),
+    Tunnel(Work),
 }
 
 impl Respond {
     /// Sends the head and what there is of the body. Gives the rest.
-    fn start(&mut self, response: http::Response<Body>, cx: &mut Context<'_>) -> Result<Option<Pump>, RespondError> {
-        let (parts, mut body) = response.into_parts();
+    fn start(&mut self, response: http::Response<Body>, cx: &mut Context<'_>) -> Result<Rest, RespondError> {
+        let (mut parts, mut body) = response.into_parts();
+        if !parts.extensions.is_empty()
+            && let Some(accept) = Accept::of(&mut parts.extensions)
+            && self.accepts(&parts)?
+        {
+            return Ok(Rest::Tunnel(accept.begin(Arc::clone(&self.hold.shared), self.hold.key)));
+        }
         let mut gathered = Gathered::default();
         let whole = match body.whole() {
             Some(bytes) => Some(bytes),
@@ -164,21 +190,52 @@ impl Respond {
         })?;
         if end {
             self.hold.held = false;
-            return Ok(None);
+            return Ok(Rest::Nothing);
         }
         if gathered.ended {
             return match pump::finish(&self.hold.shared, key, gathered.trailers.as_ref()) {
-                Pumped::Finished => Ok(None),
+                Pumped::Finished => Ok(Rest::Nothing),
                 Pumped::StreamClosed => Err(RespondError::Closed),
                 Pumped::Failed(error) => Err(RespondError::Body(error)),
             };
         }
-        Ok(Some(Pump::new(Arc::clone(&self.hold.shared), key, body, gathered.carry)))
+        Ok(Rest::Body(Pump::new(Arc::clone(&self.hold.shared), key, body, gathered.carry)))
+    }
+
+    /// Opens the tunnel that was asked for. Says no where none was, or where this is no acceptance.
+    fn accepts(&self, parts: &http::response::Parts) -> Result<bool, RespondError> {
+        let key = self.hold.key;
+        self.hold.shared.act(|state| {
+            if parts.status != http::StatusCode::OK || !state.session.is_tunnel(key) {
+                return Ok(false);
+            }
+            let head = convert::response_head(parts, &mut state.heads)?;
+            state.session.respond(key, head, Bytes::new(), false, true).map_err(|_| RespondError::Closed)?;
+            Ok(true)
+        })
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RespondError>> {
+        let pumped = match &mut self.rest {
+            Rest::Nothing => return Poll::Ready(Ok(())),
+            Rest::Body(pump) => ready!(pump.poll(cx)),
+            Rest::Tunnel(work) => match work.as_mut().poll(cx) {
+                Poll::Ready(Ok(())) => pump::finish(&self.hold.shared, self.hold.key, None),
+                Poll::Ready(Err(error)) => Pumped::Failed(error),
+                // Work that waits for something else is to end with its stream as well.
+                Poll::Pending => ready!(self.hold.poll_closed(cx)),
+            },
+        };
+        Poll::Ready(match pumped {
+            Pumped::Finished => Ok(()),
+            Pumped::StreamClosed => Err(RespondError::Closed),
+            Pumped::Failed(error) => Err(RespondError::Body(error)),
+        })
     }
 
     /// The outcome is known: lets go of the stream.
     fn end(&mut self, result: Result<(), RespondError>) -> Poll<Result<(), RespondError>> {
-        self.pump = None;
+        self.rest = Rest::Nothing;
         let unfinished = match &result {
             Ok(()) => None,
             Err(RespondError::Body(error)) => Some(error.reason(Reason::HandlerFailed)),
@@ -196,17 +253,12 @@ impl Future for Respond {
         let this = self.get_mut();
         if let Some(response) = this.response.take() {
             match this.start(response, cx) {
-                Ok(rest) => this.pump = rest,
+                Ok(rest) => this.rest = rest,
                 Err(error) => return this.end(Err(error)),
             }
         }
-        let Some(pump) = &mut this.pump else { return this.end(Ok(())) };
-        match pump.poll(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Pumped::Finished) => this.end(Ok(())),
-            Poll::Ready(Pumped::StreamClosed) => this.end(Err(RespondError::Closed)),
-            Poll::Ready(Pumped::Failed(error)) => this.end(Err(RespondError::Body(error))),
-        }
+        let outcome = ready!(this.poll_body(cx));
+        this.end(outcome)
     }
 }
 

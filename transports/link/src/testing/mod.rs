@@ -14,6 +14,7 @@ pub mod cancellation;
 mod harness;
 pub mod lifecycle;
 pub mod messages;
+pub mod tunnels;
 
 pub use body::{Feed, feed, pattern, read};
 pub use harness::{Ends, Events, Handler, Pair, PairSettings, Side, handler, within};
@@ -71,7 +72,16 @@ macro_rules! contract {
             a_request_whose_deadline_has_passed_is_not_sent,
             many_cancelled_exchanges_leave_nothing_behind
         );
+        $crate::contract!(@ $ends, tunnels:
+            a_tunnel_carries_every_piece_at_once,
+            a_tunnel_carries_more_than_its_windows,
+            a_tunnel_that_is_refused_is_an_ordinary_exchange,
+            an_acceptance_that_nobody_asked_for_is_an_ordinary_answer,
+            work_on_a_tunnel_ends_when_its_opener_leaves,
+            a_tunnel_that_is_cut_does_not_end_in_good_order
+        );
         $crate::contract!(@threads $ends, messages: many_exchanges_interleave_without_mixing);
+        $crate::contract!(@threads $ends, tunnels: a_tunnel_carries_more_than_its_windows);
         $crate::contract!(@threads $ends, cancellation: many_cancelled_exchanges_leave_nothing_behind);
     };
     // Once more where every task may run on any thread.
