@@ -22,6 +22,7 @@ use crate::handler::{BoundHandler, HandlerFuture, Reads};
 use crate::invocation::{Invocation, Surroundings};
 use crate::message::{Request, Response};
 use crate::outgoing;
+use crate::pace::Pace;
 
 /// One endpoint with its handler.
 #[derive(Debug, Clone)]
@@ -29,8 +30,10 @@ pub(crate) struct Endpoint {
     /// The function's name, for people; empty for a closure.
     pub(crate) name: String,
     pub(crate) descriptor: Arc<EndpointDescriptor>,
-    pub(crate) detached: bool,
+    /// The handler goes on when nobody waits for its answer any more.
+    pub(crate) outlives: bool,
     pub(crate) handler: BoundHandler,
+    pub(crate) pace: Pace,
 }
 
 impl fmt::Display for Endpoint {

@@ -86,6 +86,7 @@ pub struct Route {
     pub(crate) name: String,
     pub(crate) path: String,
     pub(crate) detached: bool,
+    pub(crate) blocking: bool,
     pub(crate) descriptor: Result<EndpointDescriptor, TemplateError>,
 }
 
@@ -96,7 +97,7 @@ impl Route {
         let path = path.into();
         let descriptor =
             path.parse::<PathTemplate>().map(|path| EndpointDescriptor::new(EndpointId::FIRST, method, path));
-        Self { name: String::new(), path, detached: false, descriptor }
+        Self { name: String::new(), path, detached: false, blocking: false, descriptor }
     }
 
     fn from_definition(definition: Definition) -> Self {
@@ -104,6 +105,7 @@ impl Route {
             name: definition.name.to_owned(),
             path: definition.path.to_owned(),
             detached: definition.detached,
+            blocking: definition.blocking,
             descriptor: definition.descriptor(EndpointId::FIRST),
         }
     }
@@ -149,6 +151,19 @@ impl Route {
     #[must_use]
     pub const fn detached(mut self) -> Self {
         self.detached = true;
+        self
+    }
+
+    /// The handler computes for long, or calls what blocks: it runs on a thread of its own (of tokio's blocking pool, which
+    /// has 512 unless the runtime says otherwise), and what it does not find room for there waits.
+    ///
+    /// Its arguments are taken beforehand. Once begun it cannot be stopped: when nobody waits for its answer any more it
+    /// runs to its end, and holds its slot of the lease until then, so no more of them are ever at work than the lease
+    /// allows; its answer is dropped. Not even the end of the service's grace stops it, and a runtime that is dropped
+    /// waits for it.
+    #[must_use]
+    pub const fn blocking(mut self) -> Self {
+        self.blocking = true;
         self
     }
 

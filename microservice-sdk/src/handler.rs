@@ -8,7 +8,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use crate::aside;
 use crate::extract::{FromRequest, FromRequestParts};
+use crate::invocation::Invocation;
 use crate::message::{Request, Response};
 use crate::response::IntoResponse;
 
@@ -32,11 +34,23 @@ pub trait Handler<M, S>: Clone + Send + Sync + Sized + 'static {
     /// Takes the arguments out of the request, runs the function, and makes its result a response. What an extractor
     /// refuses is answered by its rejection.
     fn call(self, request: Request, state: Arc<S>) -> HandlerFuture;
+
+    /// The same without the last two: the function with its arguments, to be run elsewhere.
+    #[doc(hidden)]
+    fn prepare(self, request: Request, state: Arc<S>) -> Preparing;
 }
+
+/// A handler with its arguments, not yet begun.
+#[doc(hidden)]
+pub type Work = Box<dyn FnOnce() -> HandlerFuture + Send>;
+
+/// The arguments of a handler on their way. `Err`: what an extractor refused is answered so.
+#[doc(hidden)]
+pub type Preparing = Pin<Box<dyn Future<Output = Result<Work, Response>> + Send>>;
 
 /// How much of a request a handler looks at.
 #[doc(hidden)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reads {
     Nothing,
     /// All but the header fields.
@@ -56,6 +70,31 @@ where
     fn call(self, _request: Request, _state: Arc<S>) -> HandlerFuture {
         Box::pin(async move { self().await.into_response() })
     }
+
+    fn prepare(self, request: Request, state: Arc<S>) -> Preparing {
+        let work: Work = Box::new(move || self.call(request, state));
+        Box::pin(std::future::ready(Ok(work)))
+    }
+}
+
+/// Takes the arguments out of a request, in a box.
+macro_rules! taking {
+    ([$($part:ident),*], $last:ident, $request:ident, $state:ident) => {
+        Box::pin(async move {
+            let (mut parts, body) = $request.into_parts();
+            $(
+                let $part = match $part::from_request_parts(&mut parts, &$state).await {
+                    Ok(value) => value,
+                    Err(rejection) => return Err(rejection.into_response()),
+                };
+            )*
+            let request = Request::from_parts(parts, body);
+            match $last::from_request(request, &$state).await {
+                Ok($last) => Ok(($($part,)* $last,)),
+                Err(rejection) => Err(rejection.into_response()),
+            }
+        })
+    };
 }
 
 macro_rules! impl_handler {
@@ -67,32 +106,30 @@ macro_rules! impl_handler {
             Fut: Future<Output = R> + Send,
             R: IntoResponse,
             S: Send + Sync + 'static,
-            $($part: FromRequestParts<S> + Send,)*
-            $last: FromRequest<S, M> + Send,
+            $($part: FromRequestParts<S> + Send + 'static,)*
+            $last: FromRequest<S, M> + Send + 'static,
         {
             const READS: Reads = if $last::FIELDS $(|| $part::FIELDS)* { Reads::Fields } else { Reads::Line };
 
             fn call(self, request: Request, state: Arc<S>) -> HandlerFuture {
                 // In a box of its own, so that a handler that waits does not hold the room that its request took.
-                let taking = Box::pin(async move {
-                    let (mut parts, body) = request.into_parts();
-                    $(
-                        let $part = match $part::from_request_parts(&mut parts, &state).await {
-                            Ok(value) => value,
-                            Err(rejection) => return Err(rejection.into_response()),
-                        };
-                    )*
-                    let request = Request::from_parts(parts, body);
-                    match $last::from_request(request, &state).await {
-                        Ok($last) => Ok(($($part,)* $last,)),
-                        Err(rejection) => Err(rejection.into_response()),
-                    }
-                });
+                let taking = taking!([$($part),*], $last, request, state);
                 Box::pin(async move {
                     match taking.await {
                         Ok(($($part,)* $last,)) => self($($part,)* $last).await.into_response(),
                         Err(rejection) => rejection,
                     }
+                })
+            }
+
+            fn prepare(self, request: Request, state: Arc<S>) -> Preparing {
+                let taking = taking!([$($part),*], $last, request, state);
+                Box::pin(async move {
+                    let ($($part,)* $last,) = taking.await?;
+                    let work: Work = Box::new(move || {
+                        Box::pin(async move { self($($part,)* $last).await.into_response() })
+                    });
+                    Ok(work)
                 })
             }
         }
@@ -117,17 +154,50 @@ impl_handler!([A1, A2, A3, A4, A5, A6, A7, A8, A9, A10, A11], A12);
 pub(crate) struct AnyHandler<S> {
     reads: Reads,
     call: Arc<dyn Call<S>>,
+    prepare: Arc<dyn Prepare<S>>,
+}
+
+/// How a handler is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// Where its request arrives.
+    Ordinary,
+    /// On a thread of its own.
+    Blocking {
+        /// It is begun though nobody waits for its answer.
+        outlives: bool,
+    },
 }
 
 impl<S: Send + Sync + 'static> AnyHandler<S> {
     pub(crate) fn new<M: 'static, H: Handler<M, S>>(handler: H) -> Self {
-        Self { reads: H::READS, call: Arc::new(move |request, state| handler.clone().call(request, state)) }
+        let other = handler.clone();
+        Self {
+            reads: H::READS,
+            call: Arc::new(move |request, state| handler.clone().call(request, state)),
+            prepare: Arc::new(move |request, state| other.clone().prepare(request, state)),
+        }
     }
 
     /// The handler with its state: what is left is a function of the request.
-    pub(crate) fn bind(self, state: Arc<S>) -> BoundHandler {
-        let Self { reads, call } = self;
-        BoundHandler { reads, call: Arc::new(move |request| call(request, Arc::clone(&state))) }
+    pub(crate) fn bind(self, state: Arc<S>, manner: Manner) -> BoundHandler {
+        let Self { reads, call, prepare } = self;
+        let Manner::Blocking { outlives } = manner else {
+            return BoundHandler { reads, call: Arc::new(move |request| call(request, Arc::clone(&state))) };
+        };
+        let call = move |request: Request| -> HandlerFuture {
+            let context = request.extensions().get::<Invocation>().map(|invocation| &invocation.context);
+            let unwanted = context.filter(|_| !outlives).map(|context| context.cancellation().clone());
+            let preparing = prepare(request, Arc::clone(&state));
+            Box::pin(async move {
+                match preparing.await {
+                    Ok(work) => aside::run(work, unwanted).await,
+                    Err(rejection) => rejection,
+                }
+            })
+        };
+        // Its context, and so whether anybody waits for it, comes with the request.
+        BoundHandler { reads: reads.max(Reads::Line), call: Arc::new(call) }
     }
 }
 
@@ -139,6 +209,9 @@ impl<S> fmt::Debug for AnyHandler<S> {
 
 trait Call<S>: Fn(Request, Arc<S>) -> HandlerFuture + Send + Sync {}
 impl<S, F: Fn(Request, Arc<S>) -> HandlerFuture + Send + Sync> Call<S> for F {}
+
+trait Prepare<S>: Fn(Request, Arc<S>) -> Preparing + Send + Sync {}
+impl<S, F: Fn(Request, Arc<S>) -> Preparing + Send + Sync> Prepare<S> for F {}
 
 /// A handler with its state.
 #[derive(Clone)]

@@ -9,6 +9,8 @@ use router_common::endpoint::EndpointDescriptor;
 use router_link::{Environment, RequestContext};
 
 use crate::client::Client;
+use crate::health::Health;
+use crate::pace::Gate;
 
 /// An extension of every request that reaches a handler.
 #[derive(Debug, Clone)]
@@ -23,6 +25,10 @@ pub(crate) struct Surroundings {
     pub(crate) environment: Arc<dyn Environment>,
     /// Set when the service starts.
     pub(crate) client: OnceLock<Client>,
+    /// Likewise; or made when it is first asked for, where there is no gateway.
+    pub(crate) health: OnceLock<Health>,
+    /// Through which the slow handlers go.
+    pub(crate) gate: Gate,
 }
 
 impl Invocation {
@@ -45,7 +51,7 @@ impl Invocation {
 
 impl Surroundings {
     pub(crate) fn new(environment: Arc<dyn Environment>) -> Arc<Self> {
-        Arc::new(Self { environment, client: OnceLock::new() })
+        Arc::new(Self { environment, client: OnceLock::new(), health: OnceLock::new(), gate: Gate::default() })
     }
 }
 

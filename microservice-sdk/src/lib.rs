@@ -79,13 +79,18 @@
 //! # What happens to a request
 //!
 //! - A handler is dropped when nobody waits for its answer any more: the client left, or the deadline passed. With
-//!   `detached` it runs to its end.
+//!   `detached` it runs to its end. [`Cancellation`] tells a handler that runs on that nobody waits, and why.
+//! - A handler may wait for anything, but should not compute or block for long where it stands: its thread serves others.
+//!   One that takes some hundred microseconds at a time is noticed, and takes turns with its like, so that the service
+//!   stays alive to its gateways. What keeps a thread for longer than that, or calls what blocks, is `blocking`: it
+//!   has a thread of its own from beginning to end, and is not dropped in between.
 //! - A handler that panics is a 500 for its own request and nothing else.
 //! - What an extractor cannot take is answered with a precise problem (RFC 9457) before the handler runs.
 //! - An error from 500 on is logged with its causes, and tells the client nothing.
 //!
 //! Deliberately unknown here: sockets, frames and brokers (a transport is a URL), and whom a request was routed past.
 
+mod aside;
 mod board;
 mod bridge;
 mod client;
@@ -96,6 +101,7 @@ mod error;
 pub mod extract;
 mod fleet;
 mod handler;
+mod health;
 mod invocation;
 mod lifecycle;
 mod link_state;
@@ -106,6 +112,7 @@ mod message;
 mod outage;
 mod outgoing;
 mod overrides;
+mod pace;
 mod plan;
 pub mod response;
 mod serve;
@@ -123,7 +130,8 @@ pub use self::error::{EndpointError, Internal, Problem};
 pub use self::extract::{
     Claims, Deadline, FromRef, FromRequest, FromRequestParts, Json, Path, Query, RequestInfo, State, TraceContext,
 };
-pub use self::handler::{Handler, HandlerFuture, Reads};
+pub use self::handler::{Handler, HandlerFuture, Preparing, Reads, Work};
+pub use self::health::Health;
 pub use self::lifecycle::Running;
 pub use self::message::{Request, Response};
 pub use self::response::{Chunks, IntoResponse, IntoResponseParts};

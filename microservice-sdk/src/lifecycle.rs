@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::board::Board;
 use crate::client::Client;
 use crate::fleet::Fleet;
+use crate::health::Health;
 use crate::link_state::GatewayState;
 use crate::plan::Plan;
 use crate::serve::Server;
@@ -70,6 +71,7 @@ impl<S: Send + Sync + 'static> Microservice<S> {
         let client = Client::new(Arc::clone(&board), Arc::clone(&plan.identity.environment));
         // A table has one life: a service is consumed by its start.
         let _ = plan.table.surroundings.client.set(client.clone());
+        let _ = plan.table.surroundings.health.set(Health::new(Arc::clone(&board)));
         let task = tokio::spawn(supervise(plan, Arc::clone(&board), stop.clone()));
         Ok(Running { board, client, stop, task: Some(task) })
     }
@@ -130,6 +132,12 @@ impl Running {
     /// What the service says of its own health, at once and with each heartbeat. `Unhealthy` gets no requests.
     pub fn set_health(&self, status: HealthStatus) {
         self.board.set_health(status);
+    }
+
+    /// The same for whoever finds out how the service is, in another task; handlers take [`Health`] as an argument.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        Health::new(Arc::clone(&self.board))
     }
 }
 

@@ -75,7 +75,7 @@ impl LinkTask {
         };
         let link_state = LinkState::new(Arc::clone(&self.state));
         let session = self.session(&link);
-        let application = ServiceApplication { server: self.server.clone(), state: Arc::clone(&link_state) };
+        let application = ServiceApplication::new(self.server.clone(), Arc::clone(&link_state));
         let environment = Arc::clone(&self.identity.environment);
         let (mut driver, handle) = Driver::new(link, session, application, environment);
         let closed = tokio::select! {

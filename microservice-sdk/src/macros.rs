@@ -31,6 +31,7 @@ pub const fn definition<T: Described>() -> Definition {
 pub struct Definition {
     pub(crate) name: &'static str,
     pub(crate) detached: bool,
+    pub(crate) blocking: bool,
     method: &'static str,
     pub(crate) path: &'static str,
     timeout_ms: Option<u64>,
@@ -61,6 +62,7 @@ impl Definition {
         Self {
             name,
             detached: false,
+            blocking: false,
             method,
             path,
             timeout_ms: None,
@@ -84,6 +86,7 @@ impl Definition {
         streaming_response() => true;
         one_way() => true;
         detached() => true;
+        blocking() => true;
         deprecated() => true;
         summary(value: &'static str) => Some(value);
         tags(value: &'static [&'static str]) => value;

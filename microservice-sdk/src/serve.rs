@@ -1,7 +1,8 @@
 //! Requests of one link onto handlers, and their answers back: the SDK's side of a link (SPEC 4, 6, 11).
 //!
 //! A handler is first polled in place, so that one that need not wait costs no task and its answer leaves with
-//! whatever else is ready. It is dropped when nobody waits for its answer any more, unless its endpoint is `detached`.
+//! whatever else is ready; how much of that a link bears is `pace`'s to say. It is dropped when nobody waits for its answer
+//! any more, unless its endpoint is `detached` or `blocking`.
 //! Nothing here knows how a link is made or made again.
 
 use std::fmt;
@@ -14,6 +15,7 @@ use std::time::Instant;
 
 use http::StatusCode;
 use http_body::Frame;
+use router_common::endpoint::EndpointId;
 use router_common::frame::Reason;
 use router_link::{
     Application, Body, BodyError, ConnectionEvent, Handle, Inbound, Respond, RespondError, Responder, Unwanted,
@@ -26,6 +28,7 @@ use crate::bytes::Bytes;
 use crate::dispatch::{Running, Table, panic_text};
 use crate::link_state::LinkState;
 use crate::message::{Request, Response};
+use crate::pace::{Spent, Turn};
 
 /// What all links of a service share.
 #[derive(Debug, Clone)]
@@ -38,28 +41,32 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    fn serve(&self, mut inbound: Inbound, responder: Responder) {
+    fn serve(&self, spent: &mut Spent, mut inbound: Inbound, responder: Responder) {
         let Some(endpoint) = inbound.endpoint().and_then(|id| self.table.by_id(id)) else {
             // An id this process never gave: no handler has seen the request.
             return responder.reject(Reason::Refused);
         };
-        let outlives = endpoint.detached || endpoint.descriptor.one_way;
-        let one_way = endpoint.descriptor.one_way;
+        let (id, outlives, one_way) = (endpoint.descriptor.id, endpoint.outlives, endpoint.descriptor.one_way);
         let deadline = inbound.deadline();
         let Some(running) = self.table.accept(endpoint, &mut inbound, &responder) else {
             return responder.reject(Reason::ProtocolError);
         };
         let stage = if one_way { Stage::one_way(running, responder) } else { Stage::Handling { running, responder } };
         let mut serving = Serving { stage, outlives, deadline };
-        if serving.poll_stage(&mut Context::from_waker(Waker::noop()), Attempt::InPlace(&inbound)).is_ready() {
-            return;
+        if endpoint.pace.is_trusted() && spent.has_time(inbound.arrived()) {
+            let ended = serving.poll_stage(&mut Context::from_waker(Waker::noop()), Attempt::InPlace(&inbound));
+            spent.polled(&endpoint.pace, self.table.surroundings.environment.now());
+            if ended.is_ready() {
+                return;
+            }
         }
         serving.settle(&inbound);
         drop(inbound);
+        let paced = Paced { serving, table: Arc::clone(&self.table), endpoint: id, turn: None };
         if outlives {
-            self.handlers.spawn(self.cut.clone().run_until_cancelled_owned(serving));
+            self.handlers.spawn(self.cut.clone().run_until_cancelled_owned(paced));
         } else {
-            self.handlers.spawn(serving);
+            self.handlers.spawn(paced);
         }
     }
 }
@@ -69,6 +76,14 @@ impl Server {
 pub(crate) struct ServiceApplication {
     pub(crate) server: Server,
     pub(crate) state: Arc<LinkState>,
+    pub(crate) spent: Spent,
+}
+
+impl ServiceApplication {
+    pub(crate) fn new(server: Server, state: Arc<LinkState>) -> Self {
+        let now = server.table.surroundings.environment.now();
+        Self { server, state, spent: Spent::new(now) }
+    }
 }
 
 impl Application for ServiceApplication {
@@ -77,7 +92,7 @@ impl Application for ServiceApplication {
     }
 
     fn arrived(&mut self, inbound: Inbound, responder: Responder) {
-        self.server.serve(inbound, responder);
+        self.server.serve(&mut self.spent, inbound, responder);
     }
 
     /// What has been made HTTP has come this way already.
@@ -155,18 +170,11 @@ impl Serving {
     fn poll_stage(&mut self, cx: &mut Context<'_>, attempt: Attempt<'_>) -> Poll<()> {
         loop {
             match &mut self.stage {
-                Stage::Handling { running, responder } => {
+                Stage::Handling { running, .. } => {
                     if let Poll::Ready(response) = running.poll_on(attempt.inbound(), cx) {
                         return self.respond(response, cx);
                     }
-                    if self.outlives || attempt.inbound().is_some() {
-                        return Poll::Pending;
-                    }
-                    let Poll::Ready(unwanted) = responder.poll_unwanted(self.deadline, cx) else {
-                        return Poll::Pending;
-                    };
-                    self.give_up(unwanted);
-                    return Poll::Ready(());
+                    return if attempt.inbound().is_some() { Poll::Pending } else { self.poll_wanted(cx) };
                 }
                 Stage::Responding { respond } => {
                     let Poll::Ready(()) = poll_respond(respond, cx) else { return Poll::Pending };
@@ -206,6 +214,17 @@ impl Serving {
         Poll::Ready(())
     }
 
+    /// Gives a handler up when nobody wants its answer any more.
+    fn poll_wanted(&mut self, cx: &Context<'_>) -> Poll<()> {
+        let Stage::Handling { responder, .. } = &self.stage else { return Poll::Pending };
+        if self.outlives {
+            return Poll::Pending;
+        }
+        let Poll::Ready(unwanted) = responder.poll_unwanted(self.deadline, cx) else { return Poll::Pending };
+        self.give_up(unwanted);
+        Poll::Ready(())
+    }
+
     /// Drops the handler, and then what holds its slot of the lease.
     fn give_up(&mut self, unwanted: Unwanted) {
         if let Stage::Handling { running, responder } = std::mem::replace(&mut self.stage, Stage::Done) {
@@ -218,11 +237,38 @@ impl Serving {
     }
 }
 
-impl Future for Serving {
+/// A request that is being served in a task of its own, where a slow handler waits for its turn.
+#[derive(Debug)]
+struct Paced {
+    serving: Serving,
+    table: Arc<Table>,
+    endpoint: EndpointId,
+    /// In a box, because hardly any task ever has one.
+    turn: Option<Box<Turn>>,
+}
+
+impl Future for Paced {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.get_mut().poll_stage(cx, Attempt::InTask)
+        let this = self.get_mut();
+        let surroundings = &this.table.surroundings;
+        // It was found there before.
+        let Some(endpoint) = this.table.by_id(this.endpoint) else { return Poll::Ready(()) };
+        let _permit = if this.turn.is_some() || endpoint.pace.takes_turns() {
+            let turn = this.turn.get_or_insert_with(|| Box::new(surroundings.gate.turn()));
+            let Poll::Ready(permit) = Pin::new(&mut **turn).poll(cx) else {
+                return this.serving.poll_wanted(cx);
+            };
+            this.turn = None;
+            permit
+        } else {
+            None
+        };
+        let before = surroundings.environment.now();
+        let poll = this.serving.poll_stage(cx, Attempt::InTask);
+        endpoint.pace.note(surroundings.environment.now().saturating_duration_since(before));
+        poll
     }
 }
 

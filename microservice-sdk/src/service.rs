@@ -20,9 +20,10 @@ use router_link::{BoxFuture, Connector, Environment, SystemEnvironment};
 
 use crate::dispatch::{Endpoint, Table};
 use crate::endpoints::{Endpoints, Handlers, Listed, Route};
-use crate::handler::Handler;
+use crate::handler::{Handler, Manner};
 use crate::invocation::Surroundings;
 use crate::message::{Request, Response};
+use crate::pace::Pace;
 use crate::start_error::{Mistake, StartError};
 
 /// A service, as its user puts it together.
@@ -257,7 +258,7 @@ impl<S: Send + Sync + 'static> Microservice<S> {
 
 impl ServiceParts {
     fn add<S: Send + Sync + 'static>(&mut self, listed: Listed<S>, state: &Arc<S>) {
-        let Route { name, path, detached, descriptor } = listed.route;
+        let Route { name, path, detached, blocking, descriptor } = listed.route;
         let mut descriptor = match descriptor {
             Ok(descriptor) => descriptor,
             Err(error) => return self.mistakes.push(Mistake::Template { path, error }),
@@ -271,8 +272,15 @@ impl ServiceParts {
             return;
         };
         descriptor.id = id;
-        let handler = listed.handler.bind(Arc::clone(state));
-        self.endpoints.push(Endpoint { name, descriptor: Arc::new(descriptor), detached, handler });
+        let manner = match blocking {
+            true => Manner::Blocking { outlives: detached || descriptor.one_way },
+            false => Manner::Ordinary,
+        };
+        let handler = listed.handler.bind(Arc::clone(state), manner);
+        // Nothing drops what has a thread of its own: like a detached one, it holds its slot to its end.
+        let outlives = detached || blocking || descriptor.one_way;
+        let descriptor = Arc::new(descriptor);
+        self.endpoints.push(Endpoint { name, descriptor, outlives, handler, pace: Pace::default() });
         self.table = None;
     }
 

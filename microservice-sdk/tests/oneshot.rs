@@ -7,8 +7,8 @@ use http_body_util::BodyExt as _;
 use microservice_sdk::bytes::Bytes;
 use microservice_sdk::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use microservice_sdk::{
-    Body, Chunks, EndpointError, Endpoints, FromRef, Internal, IntoResponse, Json, Microservice, Path, Problem, Query,
-    Request, RequestInfo, Response, Route, StartError, State, endpoint, endpoints, version,
+    Body, Chunks, EndpointError, Endpoints, FromRef, Health, HealthStatus, Internal, IntoResponse, Json, Microservice,
+    Path, Problem, Query, Request, RequestInfo, Response, Route, StartError, State, endpoint, endpoints, version,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -313,6 +313,34 @@ async fn closures_and_raw_handlers_serve_too() {
     for (uri, wanted) in [("/raw/1", "/raw/1"), ("/sum/1/2", "3")] {
         let response = (&mut service).oneshot(request("GET", uri, ())).await.unwrap();
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), wanted);
+    }
+}
+
+#[endpoint(POST, "/repeat/{times}", blocking)]
+async fn repeat(Path(times): Path<usize>, text: String) -> String {
+    // The runtime is within reach.
+    tokio::task::yield_now().await;
+    let thread = std::thread::current();
+    assert_ne!(thread.name(), Some("blocking_handlers_have_a_thread_of_their_own"));
+    text.repeat(times)
+}
+
+#[endpoint(POST, "/health/{well}")]
+async fn report(Path(well): Path<bool>, health: Health) -> String {
+    health.set(if well { HealthStatus::Healthy } else { HealthStatus::Unhealthy });
+    format!("{health:?}")
+}
+
+#[tokio::test]
+async fn blocking_handlers_have_a_thread_of_their_own() {
+    let mut service = Microservice::new("repeats", "1.0.0").endpoints(endpoints![repeat, report]);
+    for (uri, status, wanted) in
+        [("/repeat/2", 200, "a!a!"), ("/repeat/x", 400, ""), ("/health/false", 200, "Health(Unhealthy)")]
+    {
+        let response = (&mut service).oneshot(request("POST", uri, "a!")).await.unwrap();
+        assert_eq!(response.status(), status, "{uri}");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert!(wanted.is_empty() || body == wanted, "{uri}: {body:?}");
     }
 }
 

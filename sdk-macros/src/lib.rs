@@ -26,6 +26,7 @@ use proc_macro::TokenStream;
 /// | `streaming`, `streaming(request)`, `streaming(response)` | bodies that flow while the handler runs |
 /// | `one_way` | 202 on admission; a client that leaves does not cancel the work |
 /// | `detached` | the handler runs to its end though the request was cancelled |
+/// | `blocking` | it computes for long or calls what blocks: it runs on a thread of its own, from which nothing drops it |
 /// | `claims(scope = "orders:read", role = ["a", "b"], admin)` | all must hold; a list means one of; a bare name any value |
 /// | `max_request_bytes = "16MiB"` | largest request body: bytes, or `KiB`, `MiB`, `GiB` |
 /// | `summary = ".."`, `tags = ["..", ..]`, `deprecated` | for documents |

@@ -69,6 +69,7 @@ pub(crate) fn definition(name: &syn::Ident, model: Option<&Model>) -> TokenStrea
         (model.streaming_response, quote!(.streaming_response())),
         (model.one_way, quote!(.one_way())),
         (model.detached, quote!(.detached())),
+        (model.blocking, quote!(.blocking())),
         (model.deprecated, quote!(.deprecated())),
     ] {
         if on {

@@ -33,6 +33,13 @@ impl Inbound {
         self.head.endpoint()
     }
 
+    /// When it arrived, by the local clock: when the turn of the link's driver began that brought it, and so the same for all
+    /// that came together.
+    #[must_use]
+    pub const fn arrived(&self) -> Instant {
+        self.arrived
+    }
+
     /// When the answer is no longer wanted, by the local clock.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {

@@ -3,8 +3,8 @@ use microservice_sdk::{Json, Microservice, Path, State, endpoint, endpoints, ver
 /// Said in the first line.
 #[endpoint(
     POST, "/orders/{id}/items/{item}", timeout = "1500ms", idempotent, streaming(request), one_way, deprecated, detached,
-    claims(scope = "orders:write", role = ["clerk", "admin"], tenant), max_request_bytes = "16MiB", summary = "Said here",
-    tags = ["orders", "items"],
+    blocking, claims(scope = "orders:write", role = ["clerk", "admin"], tenant), max_request_bytes = "16MiB",
+    summary = "Said here", tags = ["orders", "items"],
 )]
 pub async fn add_item(Path((_id, _item)): Path<(u64, String)>, State(()): State<()>, Json(()): Json<()>) {}
 
