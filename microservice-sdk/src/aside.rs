@@ -4,18 +4,21 @@
 //! its beginning to its end. Its arguments are taken beforehand, on the runtime, so that a client that sends slowly holds
 //! no thread. Nothing here knows links or endpoints.
 
+use std::future::Future;
 use std::panic::resume_unwind;
 
 use router_link::Cancellation;
 use tokio::runtime::Handle;
 
 use crate::error::Problem;
-use crate::handler::Work;
 use crate::message::Response;
 
 /// Runs it to its end. One that still waits for a thread when nobody wants its answer any more is not begun; from then on
 /// nothing can stop it.
-pub(crate) async fn run(work: Work, unwanted: Option<Cancellation>) -> Response {
+pub(crate) async fn run<F: Future<Output = Response>>(
+    work: impl FnOnce() -> F + Send + 'static,
+    unwanted: Option<Cancellation>,
+) -> Response {
     let runtime = Handle::current();
     let ended = tokio::task::spawn_blocking(move || {
         if unwanted.is_some_and(|cancellation| cancellation.is_cancelled()) {

@@ -2,15 +2,12 @@
 //!
 //! It only passes the word on; what follows from it is the gateways' to decide.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 
 use router_common::frame::HealthStatus;
 
 use crate::board::Board;
-use crate::extract::{FromRequestParts, Parts};
-use crate::invocation::Invocation;
 
 /// The health of the service, as its gateways are told. Cheap to clone; an extractor, and
 /// [`Running::health`](crate::Running::health).
@@ -23,6 +20,11 @@ pub struct Health(Arc<Board>);
 impl Health {
     pub(crate) const fn new(board: Arc<Board>) -> Self {
         Self(board)
+    }
+
+    /// Of a service without a gateway.
+    pub(crate) fn of_nobody() -> Self {
+        Self(Board::new(0))
     }
 
     /// What the gateways were told last.
@@ -40,17 +42,5 @@ impl Health {
 impl fmt::Debug for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Health").field(&self.status()).finish()
-    }
-}
-
-/// The health of the service whose endpoint this is; of one that is asked without a gateway, of which nobody is told.
-impl<S: Send + Sync> FromRequestParts<S> for Health {
-    type Rejection = Infallible;
-    const FIELDS: bool = false;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let of_nobody = || Self::new(Board::new(0));
-        let invocation = parts.extensions.get::<Invocation>();
-        Ok(invocation.map_or_else(of_nobody, |of| of.surroundings.health.get_or_init(of_nobody).clone()))
     }
 }

@@ -14,6 +14,7 @@ use router_link::{Cancellation, Environment, RequestContext};
 use super::{FromRequestParts, Parts};
 use crate::client::Client;
 use crate::error::Problem;
+use crate::health::Health;
 use crate::invocation::Invocation;
 use crate::trace::TraceContext;
 
@@ -209,6 +210,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Client {
             return Err(Problem::misuse("`Client` needs a service that is connected, and this one is asked directly"));
         };
         Ok(client.within(invocation.context.deadline, TraceContext::of(&parts.headers)))
+    }
+}
+
+/// The health of the service whose endpoint this is; of one that is asked without a gateway, of which nobody is told.
+impl<S: Send + Sync> FromRequestParts<S> for Health {
+    type Rejection = Infallible;
+    const FIELDS: bool = false;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let invocation = parts.extensions.get::<Invocation>();
+        Ok(invocation.map_or_else(Self::of_nobody, |of| of.surroundings.health.get_or_init(Self::of_nobody).clone()))
     }
 }
 
