@@ -45,6 +45,7 @@ impl<T: Validate> Validate for RouterConfig<T> {
         checks.section("node", &self.node);
         checks.section("http", &self.http);
         checks.section("transports", &self.transports);
+        checks.section("routing", &self.routing);
         checks.section("limits", &self.limits);
         checks.section("health", &self.health);
         checks.section("services", &self.services);
@@ -160,6 +161,7 @@ pub struct RoutingConfig {
     /// The request header that names the tenant, for fair waiting; absent: all wait in one line.
     pub tenant_header: Option<HeaderKey>,
     pub promote: PromoteConfig,
+    pub outlier: OutlierConfig,
 }
 
 impl Default for RoutingConfig {
@@ -169,7 +171,14 @@ impl Default for RoutingConfig {
             version_header: HeaderKey::from_static("x-service-version"),
             tenant_header: None,
             promote: PromoteConfig::default(),
+            outlier: OutlierConfig::default(),
         }
+    }
+}
+
+impl Validate for RoutingConfig {
+    fn validate(&self, checks: &mut Checks) {
+        checks.section("outlier", &self.outlier);
     }
 }
 
@@ -199,6 +208,42 @@ pub struct PromoteConfig {
 impl Default for PromoteConfig {
     fn default() -> Self {
         Self { instances: NonZeroU32::MIN, after: HumanDuration::from_secs(30) }
+    }
+}
+
+/// When an instance that keeps failing is passed over for a while, as long as another one is fit (SPEC 5).
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct OutlierConfig {
+    /// After so many failed requests in a row. Default 5; 0: never.
+    pub consecutive_failures: u32,
+    /// For how long the first time; twice as long the second time in a row, and so on up to 5 min. Default 30 s.
+    pub base: HumanDuration,
+    /// How many of a version's instances at once, in per cent; one in any case. Default 10.
+    pub max_percent: u32,
+}
+
+impl Default for OutlierConfig {
+    fn default() -> Self {
+        Self { consecutive_failures: 5, base: HumanDuration::from_secs(30), max_percent: 10 }
+    }
+}
+
+impl Validate for OutlierConfig {
+    fn validate(&self, checks: &mut Checks) {
+        let least = HumanDuration::from_secs(1);
+        if self.base < least {
+            checks
+                .refuse("base", format!("found `{}`", self.base))
+                .allowed(format!("{least} or more"))
+                .help("to eject nobody, write `consecutive_failures: 0`");
+        }
+        if !(1..=100).contains(&self.max_percent) {
+            checks
+                .refuse("max_percent", format!("found `{}`", self.max_percent))
+                .allowed("1 to 100")
+                .help("to eject nobody, write `consecutive_failures: 0`");
+        }
     }
 }
 

@@ -310,6 +310,7 @@ impl Inner {
             claims: None,
             worker: self.worker,
             excluded: &tries.excluded,
+            excluded_links: &[],
             random: self.random.random(),
             now: self.environment.now(),
         };

@@ -8,6 +8,7 @@
 
 mod books;
 mod catalogue;
+mod circuits;
 mod member;
 mod ownership;
 mod placement;
@@ -253,8 +254,10 @@ impl<H: LinkHandle> Registry<H> {
         }
     }
 
-    /// To be called about once a second: ends links that were left over, and forgets old outages.
+    /// To be called about once a second: ends ejections whose time is over and links that were left over, and forgets old
+    /// outages.
     pub fn sweep(&self, now: Instant) {
+        self.end_ejections(now);
         let leaving = self.books_then(now, |books, _| {
             if books.catalogue.expire(now) {
                 books.publisher.changed_otherwise();
@@ -368,7 +371,7 @@ impl<H: LinkHandle> Registry<H> {
         }
         let serving = member.links().iter().filter(|linked| !linked.state.is_draining());
         let worker = books.links.choose(serving.map(|linked| linked.state.worker()), here);
-        let state = Arc::new(LinkState::new(link, handle.clone(), worker));
+        let state = Arc::new(LinkState::new(link, member.state.clone(), handle.clone(), worker));
         member.add_link(Linked { state, number: hello.link, peer: handle.peer(), since: now });
         let accepted =
             Accepted { lease: member.state.lease().clone(), revision: member.revision, links: self.settings.links() };

@@ -1,8 +1,8 @@
 //! From a request to the instance that serves it: an immutable snapshot, and one pure function over it (SPEC 5).
 //!
 //! `table` is the snapshot (method x path x version), `decision` the function, `strategy` its last steps, `survivors`
-//! who is left between them, `nearest` the short way to the same choice, `trace` how they are listened to; `instance` is what is known of a live instance, `key`
-//! what an endpoint is known by, `tombstones` what is remembered of lost ones, `trie` how paths are found. Nothing here
+//! who is left between them, `nearest` the short way to the same choice, `trace` how they are listened to; `instance` is
+//! what is known of a live instance, `outlier` when one is passed over for a while, `key` what an endpoint is known by, `tombstones` what is remembered of lost ones, `trie` how paths are found. Nothing here
 //! knows HTTP messages, frames or who builds the snapshots; that last is the registry's work.
 
 pub mod changes;
@@ -12,6 +12,7 @@ pub(crate) mod fixture;
 pub mod instance;
 pub mod key;
 pub mod nearest;
+pub mod outlier;
 pub mod strategy;
 mod survivors;
 pub mod table;

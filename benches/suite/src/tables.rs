@@ -66,8 +66,9 @@ fn candidate(number: u64, instance: Instance, changes: &Arc<Changes>) -> Candida
     state.set_status(Health::Healthy, 0);
     state.set_round_trip(Duration::from_millis(1));
     state.set_routable();
-    let links = [Arc::new(LinkState::new(LinkId(number), (), 0))].into();
-    Candidate { instance: Arc::new(state), tier: 0, set: 0, links }
+    let state = Arc::new(state);
+    let links = [Arc::new(LinkState::new(LinkId(number), state.clone(), (), 0))].into();
+    Candidate { instance: state, tier: 0, set: 0, links }
 }
 
 fn template(place: usize) -> String {
@@ -91,6 +92,7 @@ pub fn facts<'a>(path: &'a RequestPath<'a>, now: Instant) -> RequestFacts<'a> {
         claims: None,
         worker: 0,
         excluded: &[],
+        excluded_links: &[],
         random: 0,
         now,
     }

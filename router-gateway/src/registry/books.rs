@@ -32,6 +32,8 @@ pub(super) struct Books<H> {
     pub(super) leaving: FxHashMap<LinkId, Leaving<H>>,
     pub(super) catalogue: Catalogue,
     pub(super) publisher: Publisher<H>,
+    /// Those that are ejected, and perhaps some that have left meanwhile.
+    pub(super) ejected: Vec<InstanceKey>,
     /// What is to be said once the next table is published.
     pub(super) says: Vec<Say<H>>,
     next: u64,
@@ -62,6 +64,7 @@ impl<H: LinkHandle> Books<H> {
             leaving: FxHashMap::default(),
             catalogue: Catalogue::default(),
             publisher,
+            ejected: Vec::new(),
             says: Vec::new(),
             next: 1,
         }

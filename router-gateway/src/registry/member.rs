@@ -12,6 +12,7 @@ use router_common::identity::{Identity, Incarnation};
 
 use super::catalogue::OfferedSet;
 use crate::routing::instance::{InstanceState, LinkState};
+use crate::routing::outlier::Circuit;
 
 /// How many processes that an instance's name has outlived are remembered, so that none of them comes back.
 const SUPERSEDED: usize = 16;
@@ -31,6 +32,8 @@ pub(super) struct Member<H> {
     pub(super) set: Option<Arc<OfferedSet>>,
     /// Whether it is counted among those in service.
     pub(super) counted: bool,
+    /// Whether it is ejected, and how often it was.
+    pub(super) circuit: Circuit,
     /// What the service was last told of that revision.
     pub(super) refused: Vec<RefusedEndpoint>,
     superseded: VecDeque<Incarnation>,
@@ -71,6 +74,7 @@ impl<H> Member<H> {
             revision: 0,
             set: None,
             counted: false,
+            circuit: Circuit::default(),
             refused: Vec::new(),
             superseded: VecDeque::new(),
         }

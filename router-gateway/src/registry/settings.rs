@@ -1,11 +1,14 @@
 //! What the registry is told once: the node's place, and how it chooses, promotes and admits.
 
+use std::num::NonZeroU32;
+
 use router_common::identity::Region;
 use router_common::limits;
 use router_config::RouterConfig;
 
 use super::policy::Policy;
 use super::publish::Promotion;
+use crate::routing::outlier::OutlierPolicy;
 use crate::routing::strategy::Strategy;
 
 /// What the registry is told once.
@@ -17,6 +20,8 @@ pub struct RegistrySettings {
     pub neighbor_regions: Vec<Region>,
     pub strategy: Strategy,
     pub promotion: Promotion,
+    /// `None`: nobody is ejected.
+    pub outlier: Option<OutlierPolicy>,
     pub policy: Policy,
     /// Threads that drive links.
     pub workers: usize,
@@ -33,12 +38,17 @@ impl RegistrySettings {
             Configured::RoundRobin => Strategy::RoundRobin,
             Configured::Random => Strategy::Random,
         };
-        let promote = &config.routing.promote;
+        let (promote, outlier) = (&config.routing.promote, &config.routing.outlier);
         Self {
             region: config.node.region.clone(),
             neighbor_regions: config.node.neighbor_regions.clone(),
             strategy,
             promotion: Promotion { instances: promote.instances.get(), after: promote.after.as_duration() },
+            outlier: NonZeroU32::new(outlier.consecutive_failures).map(|consecutive_failures| OutlierPolicy {
+                consecutive_failures,
+                base: outlier.base.as_duration(),
+                max_percent: outlier.max_percent,
+            }),
             policy: Policy::from_config(&config.services),
             workers,
         }

@@ -1,6 +1,7 @@
 //! The registry as services and requests see it: joins, conflicts, supersession, versions, losses.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::sync::atomic::AtomicBool;
 
 use http::Method;
@@ -13,7 +14,9 @@ use router_config::router::ServiceConfig;
 
 use super::*;
 use crate::routing::decision::{Rejection, RequestFacts, decide};
+use crate::registry::views::CircuitState;
 use crate::routing::fixture::descriptor;
+use crate::routing::outlier::OutlierPolicy;
 use crate::routing::strategy::Strategy;
 
 /// A link that only remembers what it was told.
@@ -62,6 +65,11 @@ fn settings() -> RegistrySettings {
         neighbor_regions: vec!["near".parse().unwrap()],
         strategy: Strategy::LowestPing,
         promotion: Promotion::default(),
+        outlier: NonZeroU32::new(5).map(|consecutive_failures| OutlierPolicy {
+            consecutive_failures,
+            base: Duration::from_secs(30),
+            max_percent: 10,
+        }),
         policy: Policy::default(),
         workers: 1,
     }
@@ -99,6 +107,8 @@ fn joining(text: &str, incarnation: u8, link: u16, identity: Identity) -> Joinin
 struct World {
     registry: Registry<Fake>,
     now: Instant,
+    /// For the strategies that draw.
+    random: u64,
 }
 
 /// One joined link.
@@ -113,7 +123,7 @@ impl World {
     }
 
     fn with(settings: RegistrySettings) -> Self {
-        Self { registry: Registry::new(settings), now: Instant::now() }
+        Self { registry: Registry::new(settings), now: Instant::now(), random: 0 }
     }
 
     fn try_join(&self, joining: &Joining) -> Result<(Link, Joined), Refused> {
@@ -169,7 +179,8 @@ impl World {
             claims: None,
             worker: 0,
             excluded: &[],
-            random: 0,
+            excluded_links: &[],
+            random: self.random,
             now: self.now,
         };
         match decide(&self.registry.table(), &facts) {
@@ -543,6 +554,74 @@ fn versions_differ_in_their_endpoints_and_build_metadata_does_not_make_one() {
     assert_eq!(world.ask("GET /old", Some("0.9.0")), Ok("c".into()));
 }
 
+/// What lists say of an instance's circuit: state, failures in a row, ejections in a row.
+fn circuit(world: &World, id: &str) -> (CircuitState, u32, u32) {
+    let views = world.registry.instances(world.now);
+    let circuit = &views.iter().find(|view| view.id == id).unwrap().circuit;
+    assert_eq!(circuit.ejected_for_seconds.is_some(), circuit.state == CircuitState::Open);
+    (circuit.state, circuit.consecutive_failures, circuit.ejections)
+}
+
+#[test]
+fn whoever_keeps_failing_is_ejected_for_a_while_but_never_the_last_one() {
+    let mut world = World::new();
+    let links = ["a", "b", "c"].map(|id| world.serve(&format!("orders@1.0.0/{id}"), &["GET /x"]));
+    world.serve("orders@2.0.0-rc/d", &["GET /x"]);
+    let state = |id: &str| {
+        let table = world.registry.snapshot();
+        let of_version = &table.services()[0].versions[0].candidates;
+        let of_id = of_version.iter().find(|candidate| candidate.instance.instance().id.as_str() == id);
+        of_id.unwrap().instance.clone()
+    };
+    let [a, b, c] = ["a", "b", "c"].map(state);
+    let fail = |world: &World, state: &InstanceState, times: usize| {
+        (0..times).filter(|_| world.registry.failed(state, world.now)).count()
+    };
+    assert_eq!(fail(&world, &a, 4), 0);
+    a.succeeded();
+    assert_eq!(fail(&world, &a, 4), 0, "not in a row");
+    assert_eq!(fail(&world, &a, 1), 1);
+    assert_eq!(circuit(&world, "a"), (CircuitState::Open, 5, 1));
+    assert_eq!(fail(&world, &a, 20), 0, "only once");
+    assert_eq!(fail(&world, &b, 20), 0, "one of three at once");
+    assert!((0..6).all(|_| world.ask("GET /x", Some("1.0.0")).unwrap() != "a"));
+    world.now += Duration::from_secs(29);
+    world.registry.sweep(world.now);
+    assert_eq!(circuit(&world, "a").0, CircuitState::Open);
+    world.now += Duration::from_secs(1);
+    world.registry.sweep(world.now);
+    assert_eq!(circuit(&world, "a"), (CircuitState::Closed, 0, 1));
+    assert!((0..3).any(|_| world.ask("GET /x", Some("1.0.0")).unwrap() == "a"));
+    assert_eq!(fail(&world, &a, 5), 1);
+    assert_eq!(circuit(&world, "a").2, 2, "the second in a row, and twice as long");
+    world.now += Duration::from_secs(59);
+    world.registry.sweep(world.now);
+    assert_eq!(circuit(&world, "a").0, CircuitState::Open);
+    // Of two that are left, one leaves and one is ejected: it serves, as there is nobody else.
+    world.lose(&links[1]);
+    world.lose(&links[2]);
+    assert_eq!(world.ask("GET /x", Some("1.0.0")).unwrap(), "a");
+    world.now += Duration::from_secs(1);
+    world.registry.sweep(world.now);
+    assert_eq!(fail(&world, &a, 20), 0, "the last one");
+    assert_eq!(fail(&world, &c, 20), 0, "has left");
+    assert_eq!(world.registry.books().ejected, []);
+}
+
+#[test]
+fn who_is_ejected_and_leaves_is_forgotten() {
+    let mut world = World::new();
+    let links = ["a", "b"].map(|id| world.serve(&format!("orders@1.0.0/{id}"), &["GET /x"]));
+    let state = world.registry.snapshot().services()[0].versions[0].candidates[0].instance.clone();
+    assert_eq!((0..5).filter(|_| world.registry.failed(&state, world.now)).count(), 1);
+    world.lose(&links[0]);
+    world.now += Duration::from_secs(1);
+    world.registry.sweep(world.now);
+    assert_eq!(world.registry.books().ejected, []);
+    world.serve("orders@1.0.0/a", &["GET /x"]);
+    assert_eq!(circuit(&world, "a"), (CircuitState::Closed, 0, 0));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     /// The same instances, whatever the order in which they connect, register and become ready, are chosen alike.
@@ -551,13 +630,17 @@ proptest! {
         order in Just((0..9_usize).collect::<Vec<_>>()).prop_shuffle(),
         milliseconds in prop::collection::vec(1..30_u64, 9),
         busy in prop::collection::vec(0..3_u8, 9),
+        strategy in prop::sample::select(vec![
+            Strategy::LowestPing, Strategy::LeastLoaded, Strategy::RoundRobin, Strategy::Random
+        ]),
+        random in proptest::prelude::any::<u64>(),
     ) {
         let texts = [
             "orders@1.0.0/a", "orders@1.0.0/b", "orders@1.0.0/c@near", "orders@1.0.0/d@far", "orders@1.0.0/e",
             "orders@0.9.0/f", "other@1.0.0/g", "orders@1.0.0/h", "other@1.0.0/i@near",
         ];
         let build = |order: &[usize]| {
-            let mut world = World::new();
+            let mut world = World { random, ..World::with(RegistrySettings { strategy, ..settings() }) };
             let mut permits = Vec::new();
             for &place in order {
                 let (link, joined) =

@@ -53,10 +53,33 @@ pub struct InstanceView {
     pub lease: u32,
     /// Thousandths of what it says it can bear.
     pub load: u32,
+    pub circuit: CircuitView,
     pub links: usize,
     pub endpoints: usize,
     pub refused: Vec<RefusedView>,
     pub connected_seconds: u64,
+}
+
+/// Whether requests reach an instance (SPEC 5, outlier ejection).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CircuitView {
+    pub state: CircuitState,
+    /// Requests that failed on it since the last one that did not.
+    pub consecutive_failures: u32,
+    /// Ejections in a row; good time makes them fewer.
+    pub ejections: u32,
+    /// How long it is still passed over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ejected_for_seconds: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CircuitState {
+    /// Requests reach it.
+    Closed,
+    /// It is ejected: passed over as long as another instance of its version is fit.
+    Open,
 }
 
 /// One endpoint that an instance offers and that is refused.
@@ -165,6 +188,7 @@ impl<H: LinkHandle> Registry<H> {
                 in_flight: state.lease().in_flight(),
                 lease: state.lease().limit(),
                 load: state.load(),
+                circuit: self.circuit(member, now),
                 links: member.links().len(),
                 endpoints: member.set.as_ref().map_or(0, |set| set.offers.len().saturating_sub(member.refused.len())),
                 refused: refused.collect(),

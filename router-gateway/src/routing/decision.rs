@@ -14,11 +14,11 @@ use router_common::identity::Version;
 use router_common::path::{Parameters, PathError, RequestPath};
 use router_common::problem::{Problem, ProblemCode};
 
-use super::instance::{Candidate, ChosenLink, Fitness, Health, InstanceKey, InstanceState, LinkState};
+use super::instance::{Candidate, ChosenLink, Fitness, Health, InstanceKey, InstanceState, LinkId, LinkState};
 use super::strategy::Choice;
 use super::survivors::{Seen, Survivors};
 use super::table::{Matched, NoMatch, RouteEndpoint, RouteTable, Selected, VersionLive};
-use super::trace::{Step, Trace, Untraced, Why};
+use super::trace::{Step, Trace, Untraced, VersionBy, Why};
 
 /// Instances of one version that are weighed without an allocation.
 pub const INLINE_CANDIDATES: usize = 16;
@@ -41,6 +41,8 @@ pub struct RequestFacts<'a> {
     pub worker: usize,
     /// Instances this request has already tried in vain.
     pub excluded: &'a [InstanceKey],
+    /// Links it has already tried in vain; an instance that has others may serve it over those.
+    pub excluded_links: &'a [LinkId],
     /// For the strategies that draw.
     pub random: u64,
     pub now: Instant,
@@ -151,8 +153,12 @@ pub fn decide_traced<'t, H, T: Trace>(
         Ok(matched) => matched,
         Err(no_match) => return Err(unmatched(table, facts, no_match)),
     };
+    trace.service(&matched.service.name);
     // (2) select the version, and match again in its endpoints
-    let version = select_version(table, &matched, facts)?;
+    let (version, by) = select_version(table, &matched, facts)?;
+    if let Some(live) = matched.service.versions.get(version) {
+        trace.version(&live.version, by);
+    }
     let Some(selected) = table.select(&mut matched, version, facts.method, facts.path) else {
         let wanted = matched.service.versions.get(version).map(|live| &live.version);
         let detail = "this version of the service has no such endpoint";
@@ -161,9 +167,15 @@ pub fn decide_traced<'t, H, T: Trace>(
             None => version_not_found(&matched, detail),
         });
     };
-    trace.version(&selected.version.version, selected.version.candidates.len());
+    if T::LISTENS
+        && let Some(endpoint) = selected.route.endpoints.iter().flatten().next()
+    {
+        let descriptor = &endpoint.descriptor;
+        trace.endpoint(&descriptor.method, &descriptor.path, &selected.route.requiring_claims);
+    }
     // (3) authorize
     authorize(&selected.route.requiring_claims, facts.claims)?;
+    trace.authorized();
     // (4) to (8) choose an instance
     let turn = selected.route.turn.load(Ordering::Relaxed);
     if !T::LISTENS
@@ -197,7 +209,7 @@ fn outcome<'t, H>(
 ) -> Result<Outcome<'t, H>, Rejection> {
     let found = selected.version.candidates.get(choice.place).and_then(|candidate| {
         let endpoint = selected.route.endpoints.get(candidate.set)?.as_ref()?;
-        Some((candidate, endpoint, candidate.link(facts.worker)?))
+        Some((candidate, endpoint, candidate.link(facts.worker, facts.excluded_links)?))
     });
     // Whoever is chosen has the endpoint, and an instance without links is in no table.
     let Some((candidate, endpoint, link)) = found else { return Err(no_instance().into()) };
@@ -237,17 +249,19 @@ fn select_version<H>(
     table: &RouteTable<H>,
     matched: &Matched<'_, H>,
     facts: &RequestFacts<'_>,
-) -> Result<usize, Rejection> {
+) -> Result<(usize, VersionBy), Rejection> {
     let service = matched.service;
     if let Some(text) = facts.version_header {
         let version = parse_version(text)?;
         return service
             .find_version(&version)
+            .map(|place| (place, VersionBy::Header))
             .ok_or_else(|| unselected(table, facts, matched, &version, "this version of the service is not live"));
     }
     if let Some(version) = &service.configured_default {
         // Never another version in its place (SPEC 5).
-        return service.find_version(version).ok_or_else(|| {
+        let place = service.find_version(version).map(|place| (place, VersionBy::ConfiguredDefault));
+        return place.ok_or_else(|| {
             let detail = "the service's default version is not live";
             Problem::new(ProblemCode::NoInstance).detail(detail).retry_after(OUTAGE_RETRY_AFTER).into()
         });
@@ -286,7 +300,7 @@ fn authorize(required: &[ClaimRequirement], held: Option<&[Claim]>) -> Result<()
     Err(Problem::new(ProblemCode::Forbidden).detail(format!("missing claim: {}", missing.join(", "))))
 }
 
-/// Step 4, and of step 5 what never serves: reads each instance's figures, once.
+/// Step 4, of step 5 what never serves, and who is ejected: reads each instance's figures, once.
 fn available<'s, H, T: Trace>(
     selected: &Selected<'_, H>,
     facts: &RequestFacts<'_>,
@@ -296,41 +310,63 @@ fn available<'s, H, T: Trace>(
     let VersionLive { candidates, .. } = selected.version;
     let mut survivors = Survivors::new(buffer);
     let mut healthy_tier = u16::MAX;
-    let mut leased_out = None;
+    // Whether somebody is fit who is not ejected; and who is fit but has no slot, of those and of the ejected ones.
+    let (mut sound, mut leased_out) = (false, [None; 2]);
     for (place, candidate) in candidates.iter().enumerate() {
         // They stand by tier: behind a healthy one of a nearer tier, none can win.
         if !T::LISTENS && candidate.tier > healthy_tier {
             break;
         }
-        let state = &*candidate.instance;
-        let fitness = state.fitness();
+        let figures = candidate.instance.figures();
+        trace.saw(place, &figures);
+        let fitness = figures.fitness;
         let has_endpoint = selected.has_endpoint(candidate);
-        if !fitness.is_fit() || !has_endpoint || (!facts.excluded.is_empty() && facts.excluded.contains(&state.key())) {
+        if !fitness.is_fit() || !has_endpoint {
             let (step, why) = why_unfit(fitness, has_endpoint);
             trace.fell(step, place, why);
             continue;
         }
-        let in_flight = state.lease().in_flight();
-        if in_flight >= state.lease().limit() {
-            leased_out = Some(candidate.set);
+        sound |= !fitness.is_ejected();
+        if facts.has_tried(candidate) {
+            trace.fell(Step::Available, place, Why::Tried);
+            continue;
+        }
+        if figures.in_flight >= figures.lease {
+            leased_out[usize::from(fitness.is_ejected())] = Some(candidate.set);
             trace.fell(Step::Available, place, Why::LeasedOut);
             continue;
         }
-        let health = fitness.health();
-        if health == Health::Healthy {
+        if fitness.health() == Health::Healthy && !fitness.is_ejected() {
             healthy_tier = healthy_tier.min(candidate.tier);
         }
-        let load = (in_flight, state.heartbeats_missed());
-        let rank = (health as u8, candidate.tier);
-        survivors.push(Seen::new(place as u32, rank, state.round_trip_or_worst(), load));
+        survivors.push(Seen::new(place as u32, candidate.tier, &figures));
     }
     trace.survived(Step::Available, survivors.len());
+    survivors.keep_sound(sound, trace);
     if survivors.len() > 0 {
         return Ok(survivors);
     }
+    // Whoever waits does so for one who could serve it.
+    let [of_sound, of_ejected] = leased_out;
+    let leased_out = if sound { of_sound } else { of_ejected };
     match leased_out.and_then(|set| selected.route.endpoints.get(set)?.as_ref()) {
         Some(endpoint) => Err(Rejection::LeasedOut(Arc::clone(endpoint), selected.servers())),
         None => Err(Problem::new(ProblemCode::NoInstance).retry_after(NOT_READY_RETRY_AFTER).into()),
+    }
+}
+
+impl RequestFacts<'_> {
+    /// Whether this request has tried the instance, or all links that it has.
+    #[inline]
+    fn has_tried<H>(&self, candidate: &Candidate<H>) -> bool {
+        let nothing = self.excluded.is_empty() && self.excluded_links.is_empty();
+        !nothing && self.has_tried_it(candidate)
+    }
+
+    #[cold]
+    fn has_tried_it<H>(&self, candidate: &Candidate<H>) -> bool {
+        self.excluded.contains(&candidate.instance.key())
+            || candidate.links.iter().all(|link| self.excluded_links.contains(&link.id()))
     }
 }
 
@@ -338,10 +374,7 @@ impl<H> Selected<'_, H> {
     /// Step 4, health aside.
     #[inline]
     fn serves(&self, candidate: &Candidate<H>, facts: &RequestFacts<'_>) -> bool {
-        let state = &*candidate.instance;
-        state.lease().is_available()
-            && (facts.excluded.is_empty() || !facts.excluded.contains(&state.key()))
-            && self.has_endpoint(candidate)
+        candidate.instance.lease().is_available() && !facts.has_tried(candidate) && self.has_endpoint(candidate)
     }
 
     #[inline]
@@ -369,7 +402,8 @@ fn why_unfit(fitness: Fitness, has_endpoint: bool) -> (Step, Why) {
     match fitness.health() {
         Health::Unhealthy => (Step::Health, Why::Unhealthy),
         Health::Unknown => (Step::Health, Why::HealthUnknown),
-        Health::Healthy | Health::Degraded => (Step::Available, Why::Tried),
+        // Who is well and may be routed to is not asked about.
+        Health::Healthy | Health::Degraded => (Step::Available, Why::NotYetRoutable),
     }
 }
 

@@ -30,6 +30,8 @@ pub(crate) struct Spec {
     pub(crate) round_trip: Duration,
     pub(crate) routable: bool,
     pub(crate) lease: u32,
+    /// One of each worker.
+    pub(crate) links: u64,
 }
 
 pub(crate) fn spec(service: &'static str, version: &'static str, id: &str, endpoints: &[&str]) -> Spec {
@@ -44,6 +46,7 @@ pub(crate) fn spec(service: &'static str, version: &'static str, id: &str, endpo
         round_trip: Duration::from_millis(1),
         routable: true,
         lease: 100,
+        links: 1,
     }
 }
 
@@ -128,6 +131,12 @@ fn candidate(number: u64, spec: &Spec, set: usize, changes: &Arc<Changes>) -> Ca
     if spec.routable {
         state.set_routable();
     }
-    let links = [Arc::new(LinkState::new(LinkId(number), (), 0))].into();
-    Candidate { instance: Arc::new(state), tier: spec.tier, set, links }
+    let state = Arc::new(state);
+    let links = (0..spec.links).map(|link| {
+        // Of each worker in turn.
+        let id = LinkId(number * 100 + link);
+        Arc::new(LinkState::new(id, state.clone(), (), usize::try_from(link).unwrap()))
+    });
+    let links = links.collect();
+    Candidate { instance: state, tier: spec.tier, set, links }
 }

@@ -87,11 +87,14 @@ struct Hot {
     round_trip: AtomicU64,
     /// Heartbeats that were not answered in time since the last one that was.
     missed: AtomicU32,
+    /// Requests that failed on it since the last one that did not.
+    failures: AtomicU32,
     /// A [`Fitness`]. Only the registry writes it, under its lock.
     fitness: AtomicU8,
 }
 
-/// Whether an instance may serve at all, in one byte: what it says, whether it is heard, whether it may be routed to.
+/// Whether an instance may serve at all, in one byte: what it says, whether it is heard, whether it may be routed to, and
+/// whether it has failed too often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fitness(u8);
 
@@ -104,6 +107,8 @@ impl Fitness {
     const ROUTABLE: u8 = 0b0000_1000;
     /// All its links drain.
     const DRAINING: u8 = 0b0001_0000;
+    /// It has failed too often: passed over while anybody else is fit.
+    const EJECTED: u8 = 0b0010_0000;
 
     /// The service's own word and its silence, whichever is worse.
     #[must_use]
@@ -122,6 +127,12 @@ impl Fitness {
         self.0 & Self::DRAINING != 0
     }
 
+    /// Whether it is passed over while another instance of its version is fit. It is fit itself all the same.
+    #[must_use]
+    pub const fn is_ejected(self) -> bool {
+        self.0 & Self::EJECTED != 0
+    }
+
     /// Routable, not draining, and healthy or degraded.
     #[must_use]
     pub const fn is_fit(self) -> bool {
@@ -138,6 +149,7 @@ impl InstanceState {
             key,
             round_trip: AtomicU64::new(UNKNOWN),
             missed: AtomicU32::new(0),
+            failures: AtomicU32::new(0),
             fitness: AtomicU8::new(Health::Unknown as u8),
         };
         Self { hot, instance, changes, load: AtomicU32::new(0), link_turn: AtomicU32::new(0) }
@@ -189,6 +201,18 @@ impl InstanceState {
         self.fitness().is_draining()
     }
 
+    /// All that decisions compare, as it is now.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        Figures {
+            fitness: self.fitness(),
+            in_flight: self.lease().in_flight(),
+            lease: self.lease().limit(),
+            missed: self.heartbeats_missed(),
+            round_trip: self.round_trip_or_worst(),
+        }
+    }
+
     /// The moving average of round trips; `None` before the first.
     #[must_use]
     pub fn round_trip(&self) -> Option<Duration> {
@@ -223,6 +247,34 @@ impl InstanceState {
 
     pub fn set_draining(&self, draining: bool) {
         self.set_fitness(Fitness::DRAINING, if draining { Fitness::DRAINING } else { 0 });
+    }
+
+    /// To be passed over, or not any more; then its failures are forgotten.
+    pub fn set_ejected(&self, ejected: bool) {
+        if !ejected {
+            self.succeeded();
+        }
+        self.set_fitness(Fitness::EJECTED, if ejected { Fitness::EJECTED } else { 0 });
+    }
+
+    /// A request was served: the end of a row of failures. Writes only where there was one.
+    #[inline]
+    pub fn succeeded(&self) {
+        if self.hot.failures.load(Ordering::Relaxed) != 0 {
+            self.hot.failures.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// A request failed on it; returns how many have, in a row.
+    pub fn failed(&self) -> u32 {
+        // Wrapping takes years, and ends the row.
+        self.hot.failures.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+    }
+
+    /// Requests that failed on it since the last one that did not.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.hot.failures.load(Ordering::Relaxed)
     }
 
     pub fn set_silent(&self, silent: bool) {
@@ -266,6 +318,28 @@ impl InstanceState {
     }
 }
 
+/// What decisions compare of an instance, read once.
+#[derive(Debug, Clone, Copy)]
+pub struct Figures {
+    pub fitness: Fitness,
+    /// Requests in flight on it.
+    pub in_flight: u32,
+    /// Requests that may be.
+    pub lease: u32,
+    /// Heartbeats that were not answered in time since the last one that was.
+    pub missed: u32,
+    /// Nanoseconds; [`UNKNOWN`] before the first heartbeat is back.
+    pub(super) round_trip: u64,
+}
+
+impl Figures {
+    /// The moving average of round trips; `None` before the first.
+    #[must_use]
+    pub fn round_trip(&self) -> Option<Duration> {
+        known(self.round_trip)
+    }
+}
+
 pub(super) fn load_figure(in_flight: u32, missed: u32) -> u64 {
     u64::from(in_flight) << 32 | u64::from(missed)
 }
@@ -297,6 +371,8 @@ impl fmt::Debug for InstanceState {
 /// One link of an instance. `H` is what sends requests over it.
 pub struct LinkState<H> {
     id: LinkId,
+    /// Whose it is: who was sent over the link is known without another reference being counted.
+    instance: Arc<InstanceState>,
     handle: H,
     /// The worker that drives it; requests of that worker prefer it, so that they never change threads.
     worker: usize,
@@ -308,14 +384,19 @@ pub struct LinkState<H> {
 
 impl<H> LinkState<H> {
     #[must_use]
-    pub const fn new(id: LinkId, handle: H, worker: usize) -> Self {
+    pub const fn new(id: LinkId, instance: Arc<InstanceState>, handle: H, worker: usize) -> Self {
         let (draining, silent) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { id, handle, worker, draining, silent, round_trip: AtomicU64::new(UNKNOWN) }
+        Self { id, instance, handle, worker, draining, silent, round_trip: AtomicU64::new(UNKNOWN) }
     }
 
     #[must_use]
     pub const fn id(&self) -> LinkId {
         self.id
+    }
+
+    #[must_use]
+    pub const fn instance(&self) -> &Arc<InstanceState> {
+        &self.instance
     }
 
     #[must_use]
@@ -382,15 +463,16 @@ pub struct Candidate<H> {
 
 impl<H> Candidate<H> {
     /// The link to use: if possible one that does not drain, was heard of lately, and is of the own worker, in this
-    /// order; among equals by turn. `None` if there are none. All drain only if they have begun to since the instance
-    /// was looked at: then they refuse the request, and it goes elsewhere unseen.
+    /// order; among equals by turn; never one that was `tried` already where there are others. `None` if there are none.
+    /// All drain only if they have begun to since the instance was looked at: then they refuse the request, and it goes
+    /// elsewhere unseen.
     #[must_use]
-    pub fn link(&self, worker: usize) -> Option<ChosenLink<'_, H>> {
+    pub fn link(&self, worker: usize, tried: &[LinkId]) -> Option<ChosenLink<'_, H>> {
         if let [only] = &*self.links {
             return Some(ChosenLink { link: only, next_turn: None });
         }
         let rank = |link: &LinkState<H>| (link.is_draining(), link.is_silent(), link.worker != worker);
-        let links = || self.links.iter().enumerate();
+        let links = || self.links.iter().enumerate().filter(|(_, link)| tried.is_empty() || !tried.contains(&link.id));
         let best = links().map(|(_, link)| rank(link)).min()?;
         let mut equals = links().filter(|(_, link)| rank(link) == best);
         let (first, second) = (equals.next()?, equals.next());
@@ -470,21 +552,38 @@ mod tests {
     }
 
     #[test]
+    fn a_success_ends_a_row_of_failures_and_so_does_the_end_of_an_ejection() {
+        let state = instance();
+        assert_eq!([state.failed(), state.failed()], [1, 2]);
+        state.succeeded();
+        assert_eq!((state.failed(), state.failures()), (1, 1));
+        state.set_routable();
+        state.set_status(Health::Healthy, 0);
+        state.set_ejected(true);
+        assert!(state.fitness().is_ejected() && state.fitness().is_fit() && state.failures() == 1);
+        state.set_ejected(false);
+        assert!(!state.fitness().is_ejected() && state.failures() == 0);
+    }
+
+    #[test]
     fn a_link_of_the_own_worker_is_preferred_and_equals_take_turns() {
-        let link = |id, worker| Arc::new(LinkState::new(LinkId(id), (), worker));
+        let state = Arc::new(instance());
+        let link = |id, worker| Arc::new(LinkState::new(LinkId(id), state.clone(), (), worker));
         let candidate = Candidate {
-            instance: Arc::new(instance()),
+            instance: state.clone(),
             tier: 0,
             set: 0,
             links: [link(0, 0), link(1, 1), link(2, 1)].into(),
         };
-        let picked = |worker| candidate.link(worker).map(|chosen| chosen.link.id().0);
+        let picked = |worker| candidate.link(worker, &[]).map(|chosen| chosen.link.id().0);
         assert_eq!(picked(0), Some(0));
         assert_eq!(picked(1), Some(1));
-        candidate.instance.set_link_turn(candidate.link(1).unwrap().next_turn.unwrap());
+        candidate.instance.set_link_turn(candidate.link(1, &[]).unwrap().next_turn.unwrap());
         assert_eq!(picked(1), Some(2));
-        candidate.instance.set_link_turn(candidate.link(1).unwrap().next_turn.unwrap());
+        candidate.instance.set_link_turn(candidate.link(1, &[]).unwrap().next_turn.unwrap());
         assert_eq!(picked(1), Some(1));
+        let tried = [LinkId(1)];
+        assert_eq!(candidate.link(1, &tried).map(|chosen| chosen.link.id().0), Some(2), "whosever turn it is");
         candidate.links[2].set_silent(true);
         assert_eq!(picked(1), Some(1));
         candidate.links[1].set_draining();

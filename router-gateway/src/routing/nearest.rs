@@ -1,7 +1,7 @@
 //! The instances that stand first, remembered until something changes: what makes a decision among a thousand cost what
 //! it does among ten (SPEC 5).
 //!
-//! Steps 5 and 6, and the best round trip of step 7, depend on what changes with heartbeats, drains and losses, not with
+//! Who is ejected, steps 5 and 6, and the best round trip of step 7, depend on what changes with heartbeats, drains and losses, not with
 //! requests. So they are found out once for all candidates (`Nearest::of`), and kept beside them with the count of
 //! [`Changes`] that they were found under. A request then begins where its turn is and ends at the first instance that is
 //! idle: nobody can have fewer in flight. What it cannot tell so is left to the walk over all candidates, whose answers
@@ -26,9 +26,12 @@ enum Spread {
     Wide,
 }
 
-/// Of all instances that are fit to serve, those of the best health and then of the nearest region; they stand together.
+/// Of all instances that are fit to serve, those that are not ejected, then those of the best health and then of the nearest
+/// region; they stand together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Nearest {
+    /// All who are fit are ejected: then it is as if nobody were.
+    ejected: bool,
     health: Health,
     /// The one with the best round trip.
     best: u32,
@@ -54,35 +57,36 @@ impl Nearest {
         let (mut nearest, mut least, mut most) = (None, u64::MAX, 0);
         for (place, candidate) in (0_u32..).zip(candidates) {
             // They stand by tier: behind a healthy one of a nearer tier, none is nearer.
-            if matches!(nearest, Some((Health::Healthy, tier, _)) if tier < candidate.tier) {
+            if matches!(nearest, Some(((false, Health::Healthy, tier), _)) if tier < candidate.tier) {
                 break;
             }
             let fitness = candidate.instance.fitness();
             if !fitness.is_fit() {
                 continue;
             }
-            let (rank, round_trip) = ((fitness.health(), candidate.tier), candidate.instance.round_trip_or_worst());
+            let rank = (fitness.is_ejected(), fitness.health(), candidate.tier);
+            let round_trip = candidate.instance.round_trip_or_worst();
             match nearest {
-                Some((health, tier, _)) if rank > (health, tier) => continue,
-                Some((health, tier, _)) if rank == (health, tier) && least <= round_trip => {}
-                Some((health, tier, _)) if rank == (health, tier) => {
-                    nearest = Some((rank.0, rank.1, place));
+                Some((best, _)) if rank > best => continue,
+                Some((best, _)) if rank == best && least <= round_trip => {}
+                Some((best, _)) if rank == best => {
+                    nearest = Some((rank, place));
                     least = round_trip;
                 }
                 _ => {
-                    nearest = Some((rank.0, rank.1, place));
+                    nearest = Some((rank, place));
                     (least, most) = (round_trip, round_trip);
                 }
             }
             most = most.max(round_trip);
         }
-        let (health, _, best) = nearest?;
+        let ((ejected, health, _), best) = nearest?;
         let spread = match most {
             _ if most <= TOLERANCE_NANOS => Spread::Small,
             _ if most <= strategy::bound(least) => Spread::Equal,
             _ => Spread::Wide,
         };
-        let nearest = Self { health, best, spread };
+        let nearest = Self { ejected, health, best, spread };
         remembered.remember(nearest, if spread == Spread::Small { notable } else { all });
         Some(nearest)
     }
@@ -133,7 +137,9 @@ impl Nearest {
 
     fn is_among<H>(self, candidate: &Candidate<H>) -> Option<&InstanceState> {
         let fitness = candidate.instance.fitness();
-        (fitness.is_fit() && fitness.health() == self.health).then_some(&candidate.instance)
+        let is_among =
+            fitness.is_fit() && fitness.health() == self.health && fitness.is_ejected() == self.ejected;
+        is_among.then_some(&candidate.instance)
     }
 }
 
@@ -142,8 +148,9 @@ impl Remembered {
     const DEGRADED: u64 = 1 << 30;
     const SMALL: u64 = 1 << 29;
     const EQUAL: u64 = 1 << 28;
+    const EJECTED: u64 = 1 << 27;
     /// In the lower half; the upper one is the count of changes.
-    const PLACE: u64 = Self::EQUAL - 1;
+    const PLACE: u64 = Self::EJECTED - 1;
 
     #[inline]
     fn recall(&self, changes: &Changes) -> Option<Nearest> {
@@ -156,7 +163,7 @@ impl Remembered {
         };
         let health = if has(Self::DEGRADED) { Health::Degraded } else { Health::Healthy };
         let is_known = has(Self::KNOWN) && word >> 32 == u64::from(changes.count(spread == Spread::Small));
-        is_known.then_some(Nearest { health, best: (word & Self::PLACE) as u32, spread })
+        is_known.then_some(Nearest { ejected: has(Self::EJECTED), health, best: (word & Self::PLACE) as u32, spread })
     }
 
     fn remember(&self, nearest: Nearest, count: u32) {
@@ -164,12 +171,13 @@ impl Remembered {
             return;
         }
         let health = if nearest.health == Health::Degraded { Self::DEGRADED } else { 0 };
+        let ejected = if nearest.ejected { Self::EJECTED } else { 0 };
         let spread = match nearest.spread {
             Spread::Small => Self::SMALL,
             Spread::Equal => Self::EQUAL,
             Spread::Wide => 0,
         };
-        let word = u64::from(count) << 32 | Self::KNOWN | health | spread | u64::from(nearest.best);
+        let word = u64::from(count) << 32 | Self::KNOWN | ejected | health | spread | u64::from(nearest.best);
         self.0.store(word, Ordering::Relaxed);
     }
 }

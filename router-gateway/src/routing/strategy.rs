@@ -105,12 +105,16 @@ fn by_turn<T: Trace>(survivors: &mut Survivors<'_>, turn: u32, trace: &mut T) ->
 
 #[cfg(test)]
 mod tests {
+    use super::super::instance::load_figure;
     use super::super::trace::Untraced;
     use super::*;
 
     fn seen(figures: &[(u64, u32, u32)]) -> Vec<Seen> {
-        let seen = |(place, &(milliseconds, in_flight, missed)): (u32, &(u64, u32, u32))| {
-            Seen::new(place, (0, 0), milliseconds * 1_000_000, (in_flight, missed))
+        let seen = |(place, &(milliseconds, in_flight, missed)): (u32, &(u64, u32, u32))| Seen {
+            place,
+            round_trip: milliseconds * 1_000_000,
+            load: load_figure(in_flight, missed),
+            ..Seen::default()
         };
         (0..).zip(figures).map(seen).collect()
     }

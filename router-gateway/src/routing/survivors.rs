@@ -3,7 +3,7 @@
 //! Figures are read once, at the start, so that no step contradicts another. Nothing here says which figure counts
 //! when: that is the decision's and the strategies' business.
 
-use super::instance::load_figure;
+use super::instance::{Figures, load_figure};
 use super::trace::{Step, Trace, Why};
 
 /// One instance that is still in the running, with its figures as they were read at the start of the decision. Figures
@@ -12,8 +12,8 @@ use super::trace::{Step, Trace, Why};
 pub(super) struct Seen {
     /// Its place among the candidates, which are in canonical order.
     pub(super) place: u32,
-    /// Health, then tier of the region.
-    rank: u32,
+    /// Whether it is ejected, then health, then tier of the region.
+    pub(super) rank: u32,
     /// Nanoseconds; `u64::MAX` while unknown.
     pub(super) round_trip: u64,
     /// Requests in flight, then heartbeats missed.
@@ -22,11 +22,16 @@ pub(super) struct Seen {
 
 impl Seen {
     #[inline]
-    pub(super) fn new(place: u32, (health, tier): (u8, u16), round_trip: u64, (in_flight, missed): (u32, u32)) -> Self {
-        let rank = u32::from(health) << 16 | u32::from(tier);
-        Self { place, rank, round_trip, load: load_figure(in_flight, missed) }
+    pub(super) fn new(place: u32, tier: u16, figures: &Figures) -> Self {
+        let fitness = figures.fitness;
+        let ejected = if fitness.is_ejected() { EJECTED } else { 0 };
+        let rank = ejected | u32::from(fitness.health() as u8) << 16 | u32::from(tier);
+        Self { place, rank, round_trip: figures.round_trip, load: load_figure(figures.in_flight, figures.missed) }
     }
 }
+
+/// In a rank: ejected.
+const EJECTED: u32 = 1 << 24;
 
 /// Those still in the running, in canonical order.
 #[derive(Debug)]
@@ -61,6 +66,12 @@ impl<'s> Survivors<'s> {
 
     pub(super) fn seen(&self) -> &[Seen] {
         self.buffer.get(..self.len).unwrap_or_default()
+    }
+
+    /// Passes over whoever is ejected, where `somebody_else` is fit: even one who has no slot just now (SPEC 5).
+    pub(super) fn keep_sound<T: Trace>(&mut self, somebody_else: bool, trace: &mut T) {
+        let needed = somebody_else && self.len > 0 && self.spread.rank.most >= EJECTED;
+        self.keep(needed, trace, Step::Circuit, Why::Ejected, |seen| seen.rank < EJECTED);
     }
 
     /// Steps 5 and 6 of SPEC 5: healthy before degraded, then the nearest region.

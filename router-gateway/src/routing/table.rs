@@ -23,6 +23,7 @@ use super::key::EndpointKey;
 use super::nearest::{self, Nearest, Remembered};
 use super::strategy::{Choice, Strategy};
 use super::tombstones::Tombstones;
+use super::trace::VersionBy;
 use super::trie::Trie;
 
 /// An endpoint as requests see it: the service's descriptor with the gateway's overrides applied.
@@ -246,14 +247,14 @@ impl<H> ServiceLive<H> {
 
     /// The place of the version for those who name none: the highest promoted release, or else the highest release
     /// that is in service, or else the highest release.
-    pub(super) fn default_version(&self, now: Instant) -> Option<usize> {
+    pub(super) fn default_version(&self, now: Instant) -> Option<(usize, VersionBy)> {
         let releases =
             || self.versions.iter().enumerate().rev().filter(|(_, v)| v.is_live() && !v.version.is_prerelease());
         releases()
             .find(|(_, live)| live.default_from.is_some_and(|from| from <= now))
-            .or_else(|| releases().find(|(_, live)| live.in_service))
-            .or_else(|| releases().next())
-            .map(|(place, _)| place)
+            .map(|(place, _)| (place, VersionBy::HighestPromoted))
+            .or_else(|| Some((releases().find(|(_, live)| live.in_service)?.0, VersionBy::HighestInService)))
+            .or_else(|| Some((releases().next()?.0, VersionBy::HighestLive)))
     }
 
     /// The versions that are live, ascending.

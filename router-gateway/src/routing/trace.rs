@@ -1,15 +1,21 @@
 //! The steps of a decision, and how somebody can listen to them (SPEC 5, explain).
 //!
-//! Nothing here decides, and nothing knows what an instance is but its place among the candidates.
+//! Nothing here decides, and nothing knows what an instance is but its place among the candidates and its figures.
 
-use router_common::identity::Version;
+use http::Method;
+use router_common::endpoint::{ClaimRequirement, PathTemplate};
+use router_common::identity::{ServiceName, Version};
+
+use super::instance::Figures;
 
 /// The steps in which instances fall, in their order (SPEC 5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
     /// (4) connected, not draining, with lease.
     Available,
+    /// Between (4) and (5): not ejected, as long as anybody else is fit.
+    Circuit,
     /// (5)
     Health,
     /// (6)
@@ -29,7 +35,7 @@ pub enum Step {
 }
 
 /// Why an instance fell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Why {
     /// It has not registered this endpoint, though others of its version have.
@@ -41,6 +47,8 @@ pub enum Why {
     Draining,
     /// All its leased requests are in flight.
     LeasedOut,
+    /// It has failed too often in a row, and another instance is fit.
+    Ejected,
     Unhealthy,
     /// Nothing is known of its health.
     HealthUnknown,
@@ -55,18 +63,42 @@ pub enum Why {
     NotDrawn,
 }
 
+/// Why a version was selected (SPEC 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VersionBy {
+    /// The request names it.
+    Header,
+    /// The gateway's configuration names it.
+    ConfiguredDefault,
+    /// The highest release that has been promoted.
+    HighestPromoted,
+    /// No release has been promoted: the highest that is in service.
+    HighestInService,
+    /// None is in service: the highest that is live.
+    HighestLive,
+}
+
 /// Listens to a decision. What is not listened to costs nothing.
 pub trait Trace {
     /// Whether anybody listens: then all candidates are looked at, even those that cannot win any more, and each step
     /// is told.
     const LISTENS: bool;
 
-    /// The version in question, and how many instances of it are live.
-    fn version(&mut self, version: &Version, candidates: usize);
-    /// A candidate, by its place in the version's canonical order, is out.
-    fn fell(&mut self, step: Step, place: usize, why: Why);
+    /// (1) The service whose path it is.
+    fn service(&mut self, _: &ServiceName) {}
+    /// (2) The version in question.
+    fn version(&mut self, _: &Version, _: VersionBy) {}
+    /// The endpoint in that version, and what a caller must hold.
+    fn endpoint(&mut self, _: &Method, _: &PathTemplate, _: &[ClaimRequirement]) {}
+    /// (3) The caller may use it.
+    fn authorized(&mut self) {}
+    /// A candidate, by its place in the version's canonical order, with all that will be compared of it.
+    fn saw(&mut self, _: usize, _: &Figures) {}
+    /// A candidate is out.
+    fn fell(&mut self, _: Step, _: usize, _: Why) {}
     /// How many are left after a step.
-    fn survived(&mut self, step: Step, count: usize);
+    fn survived(&mut self, _: Step, _: usize) {}
 }
 
 /// Nobody listens: the ordinary case.
@@ -75,8 +107,4 @@ pub struct Untraced;
 
 impl Trace for Untraced {
     const LISTENS: bool = false;
-
-    fn version(&mut self, _: &Version, _: usize) {}
-    fn fell(&mut self, _: Step, _: usize, _: Why) {}
-    fn survived(&mut self, _: Step, _: usize) {}
 }
