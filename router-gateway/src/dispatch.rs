@@ -4,8 +4,10 @@
 //! routing decision where a request goes, holds it to its limits and its deadline, and sends it again where that is
 //! safe. It knows nothing of how clients came, nor how frames travel.
 
+mod blame;
 mod budget;
 mod stream;
+mod tries;
 mod waiting;
 
 use std::future::poll_fn;
@@ -25,15 +27,16 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use self::budget::RetryBudget;
 use self::stream::Streaming;
+use self::tries::{Excluded, Tries};
 pub(crate) use self::waiting::WaitingLine;
-use self::waiting::{Place, Wanted};
+use self::waiting::Wanted;
 use crate::edge::{Arrival, HeldBytes, Upload, UploadFailure};
 use crate::http_semantics;
 use crate::registry::Registry;
 use crate::request_id::RequestIds;
 use crate::respond;
 use crate::routing::instance::LinkState;
-use crate::routing::{InstanceKey, Rejection, RequestFacts, RouteEndpoint, Servers, decide};
+use crate::routing::{Rejection, RequestFacts, RouteEndpoint, Servers, decide};
 use crate::telemetry::{InFlight, RouteMetrics, WorkerMetrics};
 
 /// How often a request that was provably not seen is sent again.
@@ -92,7 +95,6 @@ struct Origin {
 /// Where a request goes, free of the snapshot it was found in.
 struct Chosen {
     link: Arc<LinkState<Handle>>,
-    instance: InstanceKey,
     endpoint: Arc<RouteEndpoint>,
     parameters: Parameters,
     permit: Permit,
@@ -156,16 +158,6 @@ impl Dispatch {
     }
 }
 
-/// How far a request has come.
-struct Tries {
-    excluded: Vec<InstanceKey>,
-    unseen: usize,
-    retried: bool,
-    place: Option<Place>,
-    /// What the client, or the service that asks, still gives it.
-    deadline: Option<Instant>,
-}
-
 impl Inner {
     async fn answer(
         &self,
@@ -178,7 +170,7 @@ impl Inner {
         // What was asked for rules from the start, in the waiting line too; the endpoint's own timeout once it is known.
         let asked = [asked, call.deadline].into_iter().flatten().min();
         let method = request.method().clone();
-        let mut tries = Tries { excluded: Vec::new(), unseen: 0, retried: false, place: None, deadline: asked };
+        let mut tries = Tries::new(asked);
         loop {
             let chosen = self.find(request, &method, began, &mut tries).await?;
             *metrics = Some(self.metrics.of(&chosen.endpoint));
@@ -218,9 +210,28 @@ impl Inner {
                 handle.call(&mut *request, call).await
             };
             let error = match outcome {
-                Ok(response) => return Ok(self.finish(response, head_only, one_way)),
+                Ok(response) => {
+                    if response.status().is_server_error() {
+                        self.failed_on(&chosen.link);
+                    } else {
+                        chosen.link.instance().succeeded();
+                    }
+                    return Ok(self.finish(response, head_only, one_way));
+                }
                 Err(error) => error,
             };
+            let had_its_time = || {
+                let whole = request.body().whole().map(|body| body.len() as u64);
+                let came_whole = upload.as_deref().is_none_or(|upload| upload.declared() == whole);
+                // Not if somebody asked for less time, or it was spent elsewhere.
+                let has_all = deadline == self.deadline(&chosen.endpoint, began, None);
+                came_whole && has_all && !tries.has_waited && !tries.are_any()
+            };
+            if upload.as_deref().is_none_or(|upload| upload.failure().is_none())
+                && blame::is_of_the_instance(&error, had_its_time)
+            {
+                self.failed_on(&chosen.link);
+            }
             let (again, problem) = self.failure(&error, upload.as_deref(), idempotent, request.body(), &mut tries);
             if !again {
                 return Err(problem.into());
@@ -229,7 +240,7 @@ impl Inner {
                 return Err(deadline_exceeded().into());
             }
             self.metrics.node().retries.inc();
-            tries.excluded.push(chosen.instance);
+            tries.note(chosen.link.instance().key(), chosen.link.id(), &error);
         }
     }
 
@@ -253,23 +264,18 @@ impl Inner {
         tries: &mut Tries,
     ) -> Result<Chosen, Rejection> {
         loop {
-            let (endpoint, servers) = match self.choose(request, method, tries) {
+            let (endpoint, servers) = match self.choose_untried(request, method, tries) {
                 Ok(chosen) => {
                     tries.place = None;
                     return Ok(chosen);
                 }
                 Err(Rejection::LeasedOut(endpoint, servers)) => (endpoint, servers),
-                Err(Rejection::Problem(problem))
-                    if !tries.excluded.is_empty() && problem.code == ProblemCode::NoInstance =>
-                {
+                Err(Rejection::Problem(problem)) if tries.are_any() && problem.code == ProblemCode::NoInstance => {
                     // Others were tried and did not see it: it is not that there is nobody.
                     return Err(no_capacity().into());
                 }
                 Err(rejection) => return Err(rejection),
             };
-            if !tries.excluded.is_empty() {
-                return Err(Rejection::LeasedOut(endpoint, servers));
-            }
             let wanted = Wanted::new(&endpoint, servers);
             let place = match tries.place.take_if(|place| *place.wanted() == wanted) {
                 Some(place) => tries.place.insert(place),
@@ -280,6 +286,7 @@ impl Inner {
                     let Some(place) = self.line.join(wanted, tenant.cloned()) else {
                         return Err(Rejection::LeasedOut(endpoint, servers));
                     };
+                    tries.has_waited = true;
                     let place = tries.place.insert(place);
                     if place.begins() {
                         continue;
@@ -294,8 +301,32 @@ impl Inner {
         }
     }
 
+    /// Where a request goes that may have been somewhere in vain: to an instance that it has not been to; if there is none,
+    /// to one that it has, over another link.
+    fn choose_untried(&self, request: &Request<Body>, method: &Method, tries: &Tries) -> Result<Chosen, Rejection> {
+        let nobody = |rejection: &Rejection| match rejection {
+            Rejection::Problem(problem) => problem.code == ProblemCode::NoInstance,
+            _ => false,
+        };
+        let is_out = |rejection: &Rejection| matches!(rejection, Rejection::LeasedOut(..)) || nobody(rejection);
+        match (self.choose(request, method, tries, tries.anew()), tries.over_other_links()) {
+            (Err(first), Some(others)) if is_out(&first) => match self.choose(request, method, tries, others) {
+                // There is somebody to wait for.
+                Err(second) if nobody(&second) => Err(first),
+                second => second,
+            },
+            (first, _) => first,
+        }
+    }
+
     /// One decision, with its slot taken. No await: the snapshot is let go at the end.
-    fn choose(&self, request: &Request<Body>, method: &Method, tries: &Tries) -> Result<Chosen, Rejection> {
+    fn choose(
+        &self,
+        request: &Request<Body>,
+        method: &Method,
+        tries: &Tries,
+        excluded: Excluded<'_>,
+    ) -> Result<Chosen, Rejection> {
         let path = RequestPath::parse(request.uri().path()).map_err(Problem::from)?;
         let mut versions = request.headers().get_all(&self.settings.version_header).iter();
         let version = versions.next();
@@ -309,8 +340,8 @@ impl Inner {
             version_header: version.map(|version| version.to_str().unwrap_or_default()),
             claims: None,
             worker: self.worker,
-            excluded: &tries.excluded,
-            excluded_links: &[],
+            excluded: excluded.instances,
+            excluded_links: excluded.links,
             random: self.random.random(),
             now: self.environment.now(),
         };
@@ -334,7 +365,6 @@ impl Inner {
             if let Some(permit) = permit {
                 return Ok(Chosen {
                     link: Arc::clone(decision.link),
-                    instance: decision.instance.key(),
                     endpoint: Arc::clone(decision.endpoint),
                     parameters: Parameters::new(decision.parameters.as_slice()),
                     permit,
@@ -350,7 +380,7 @@ impl Inner {
     /// Whether a slot that is free belongs to somebody who waits for it, and not to who comes now. Who is sent again
     /// has had its turn.
     fn is_others(&self, endpoint: &RouteEndpoint, servers: Servers, tries: &Tries) -> bool {
-        if self.line.len() == 0 || !tries.excluded.is_empty() {
+        if self.line.len() == 0 || tries.are_any() {
             return false;
         }
         let wanted = Wanted::new(endpoint, servers);
@@ -360,6 +390,15 @@ impl Inner {
         // It is being told already; but should a change ever come that tells nobody, this does.
         self.line.freed(&endpoint.service, &endpoint.version);
         true
+    }
+
+    /// A request failed on an instance, by its own fault: it may be ejected for that.
+    #[cold]
+    fn failed_on(&self, link: &LinkState<Handle>) {
+        let instance = link.instance();
+        if self.registry.failed(instance, self.environment.now()) {
+            self.metrics.node().ejected(instance.instance());
+        }
     }
 
     /// The limits of SPEC 6, before a byte of the body is read.

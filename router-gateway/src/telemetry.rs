@@ -15,6 +15,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use router_common::identity::Instance;
 use rustc_hash::FxHashMap;
 
 use crate::routing::RouteEndpoint;
@@ -50,6 +51,12 @@ struct InstanceLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VersionLabels {
+    service: String,
+    version: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WorkerLabels {
     worker: u32,
 }
@@ -76,6 +83,8 @@ pub struct Metrics {
     worker_links: Family<WorkerLabels, Gauge>,
     links_refused: Family<ReasonLabels, Counter>,
     pub retries: Counter,
+    ejections: Family<VersionLabels, Counter>,
+    instances_ejected: Gauge,
 }
 
 /// What is looked up when somebody asks for the metrics.
@@ -85,6 +94,8 @@ pub struct Present {
     pub instances: usize,
     pub links: usize,
     pub waiting: usize,
+    /// Instances that are passed over because they keep failing.
+    pub ejected: usize,
     /// Service, version, instance, slots used, slots granted.
     pub leases: Vec<(String, String, String, u32, u32)>,
     /// Client connections of each worker.
@@ -122,6 +133,10 @@ impl Default for Metrics {
         registry.register("links_refused", "Links that ended before they were welcomed", links_refused.clone());
         let retries = Counter::default();
         registry.register("retries", "Requests sent again", retries.clone());
+        let ejections = Family::<VersionLabels, Counter>::default();
+        registry.register("ejections", "Instances passed over because they kept failing", ejections.clone());
+        let instances_ejected = Gauge::default();
+        registry.register("instances_ejected", "Instances that are passed over at present", instances_ejected.clone());
         Self {
             registry,
             requests,
@@ -137,6 +152,8 @@ impl Default for Metrics {
             worker_links,
             links_refused,
             retries,
+            ejections,
+            instances_ejected,
         }
     }
 }
@@ -150,9 +167,12 @@ impl Metrics {
         self.instances.set(signed(present.instances as u64));
         self.links.set(signed(present.links as u64));
         self.waiting.set(signed(present.waiting as u64));
+        self.instances_ejected.set(signed(present.ejected as u64));
         self.lease_used.clear();
         self.lease_limit.clear();
         for (service, version, instance, used, limit) in &present.leases {
+            // From zero on, so that the first one is seen as a change.
+            self.ejections_of(service, version);
             let labels =
                 InstanceLabels { service: service.clone(), version: version.clone(), instance: instance.clone() };
             self.lease_used.get_or_create(&labels).set(i64::from(*used));
@@ -177,6 +197,16 @@ impl Metrics {
     #[must_use]
     pub fn in_flight(&self) -> i64 {
         self.in_flight.get()
+    }
+
+    /// Counts an instance that was ejected.
+    pub fn ejected(&self, instance: &Instance) {
+        self.ejections_of(instance.service.as_str(), &instance.version.to_string()).inc();
+    }
+
+    fn ejections_of(&self, service: &str, version: &str) -> Counter {
+        let labels = VersionLabels { service: service.to_owned(), version: version.to_owned() };
+        self.ejections.get_or_create(&labels).clone()
     }
 
     /// Counts a link that ended before it was welcomed.

@@ -51,6 +51,9 @@ fn an_empty_router_file_is_valid_and_everything_has_its_default() {
         assert_eq!(config.routing.strategy, Strategy::LowestPing);
         assert_eq!(config.routing.version_header.to_string(), "x-service-version");
         assert_eq!(config.routing.promote.after.to_string(), "30s");
+        let outlier = &config.routing.outlier;
+        assert_eq!((outlier.consecutive_failures, outlier.max_percent), (5, 10));
+        assert_eq!(outlier.base.to_string(), "30s");
         assert_eq!(config.limits.max_timeout.to_string(), "5m");
         assert_eq!(config.limits.stream_idle_timeout.to_string(), "1m");
         assert_eq!(config.limits.max_buffered_bytes.to_string(), "256MiB");

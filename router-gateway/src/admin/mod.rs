@@ -128,12 +128,15 @@ impl Admin {
     fn metrics(&self) -> Response<Body> {
         let now = self.environment.now();
         let (instances, links) = self.registry.len();
-        let leases = self.registry.instances(now).into_iter();
+        let live = self.registry.instances(now);
+        let ejected = live.iter().filter(|instance| instance.circuit.ejected_for_seconds.is_some()).count();
+        let leases = live.into_iter();
         let present = Present {
             inflight_bytes: self.node_bytes.held(),
             instances,
             links,
             waiting: self.line.len(),
+            ejected,
             leases: leases
                 .map(|instance| (instance.service, instance.version, instance.id, instance.in_flight, instance.lease))
                 .collect(),

@@ -13,8 +13,8 @@ use router_common::problem::ProblemCode;
 use router_config::router::ServiceConfig;
 
 use super::*;
-use crate::routing::decision::{Rejection, RequestFacts, decide};
 use crate::registry::views::CircuitState;
+use crate::routing::decision::{Rejection, RequestFacts, decide};
 use crate::routing::fixture::descriptor;
 use crate::routing::outlier::OutlierPolicy;
 use crate::routing::strategy::Strategy;

@@ -569,12 +569,8 @@ mod tests {
     fn a_link_of_the_own_worker_is_preferred_and_equals_take_turns() {
         let state = Arc::new(instance());
         let link = |id, worker| Arc::new(LinkState::new(LinkId(id), state.clone(), (), worker));
-        let candidate = Candidate {
-            instance: state.clone(),
-            tier: 0,
-            set: 0,
-            links: [link(0, 0), link(1, 1), link(2, 1)].into(),
-        };
+        let candidate =
+            Candidate { instance: state.clone(), tier: 0, set: 0, links: [link(0, 0), link(1, 1), link(2, 1)].into() };
         let picked = |worker| candidate.link(worker, &[]).map(|chosen| chosen.link.id().0);
         assert_eq!(picked(0), Some(0));
         assert_eq!(picked(1), Some(1));

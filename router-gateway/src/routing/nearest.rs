@@ -137,8 +137,7 @@ impl Nearest {
 
     fn is_among<H>(self, candidate: &Candidate<H>) -> Option<&InstanceState> {
         let fitness = candidate.instance.fitness();
-        let is_among =
-            fitness.is_fit() && fitness.health() == self.health && fitness.is_ejected() == self.ejected;
+        let is_among = fitness.is_fit() && fitness.health() == self.health && fitness.is_ejected() == self.ejected;
         is_among.then_some(&candidate.instance)
     }
 }

@@ -8,5 +8,6 @@ mod limits;
 mod links;
 mod memory;
 mod quiet;
+mod retries;
 mod stub;
 mod waiting;

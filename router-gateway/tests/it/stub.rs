@@ -14,6 +14,7 @@ use router_common::session::lease::Lease;
 use router_common::session::{Common, ServiceSide, Session};
 use router_config::RouterConfig;
 use router_gateway::Gateway;
+use router_gateway::registry::views::InstanceView;
 use router_link::{
     Application, Body, ConnectionEvent, Connector as _, Driver, Environment as _, Handle, Responder, SystemEnvironment,
 };
@@ -77,6 +78,8 @@ pub(crate) struct Plan {
     pub(crate) version: &'static str,
     pub(crate) id: &'static str,
     pub(crate) lease: u32,
+    /// Which of the instance's links; join them in order.
+    pub(crate) link: u16,
     pub(crate) endpoints: Vec<EndpointDescriptor>,
 }
 
@@ -89,7 +92,7 @@ impl Plan {
                 EndpointDescriptor::new(EndpointId::new(id).unwrap(), method.parse().unwrap(), path.parse().unwrap())
             })
             .collect();
-        Self { name: "stub", version: "1.0.0", id: "a", lease: 64, endpoints }
+        Self { name: "stub", version: "1.0.0", id: "a", lease: 64, link: 0, endpoints }
     }
 
     /// Joins, and returns when the gateway routes to it.
@@ -121,8 +124,8 @@ impl Plan {
                 id: self.id.parse().unwrap(),
             },
             incarnation: Incarnation([self.id.as_bytes()[0]; 16]),
-            link: 0,
-            links: 1,
+            link: self.link,
+            links: self.link + 1,
             key_id: None,
             nonce: [7; 32],
             limits: ReceiveLimits::default(),
@@ -138,7 +141,8 @@ impl Plan {
         });
         loop {
             let views = gateway.registry().instances(environment.now());
-            if views.iter().any(|view| view.routable && view.endpoints > 0 && view.id == self.id) {
+            let is_here = |view: &InstanceView| view.routable && view.endpoints > 0 && view.id == self.id;
+            if views.iter().any(|view| is_here(view) && view.links > usize::from(self.link)) {
                 return Stub { handle, driver };
             }
             tokio::task::yield_now().await;

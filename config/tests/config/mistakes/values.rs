@@ -422,3 +422,21 @@ error: unknown key `admin.access.tokn`
 "#,
     );
 }
+
+#[test]
+fn an_ejection_that_could_never_be_is_told_how_to_have_none() {
+    check(
+        router("routing:\n  outlier: { consecutive_failures: 3, max_percent: 0 }\n"),
+        r#"
+error: `routing.outlier.max_percent` is not valid
+ --> router.yaml:2:52
+  |
+2 |   outlier: { consecutive_failures: 3, max_percent: 0 }
+  |                                                    ^ found `0`
+  |
+  = allowed: 1 to 100
+  = help: to eject nobody, write `consecutive_failures: 0`
+"#,
+    );
+    assert_eq!(router("routing: { outlier: { consecutive_failures: 0 } }").unwrap().routing.outlier.max_percent, 10);
+}

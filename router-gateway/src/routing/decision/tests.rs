@@ -290,8 +290,7 @@ fn an_ejected_instance_serves_only_while_nobody_else_is_fit() {
 #[test]
 fn an_instance_serves_again_over_a_link_that_was_not_tried() {
     let table = plain(&[Spec { links: 2, ..spec("s", "1.0.0", "a", &["GET /x"]) }]);
-    let links: Vec<LinkId> =
-        table.services()[0].versions[0].candidates[0].links.iter().map(|link| link.id()).collect();
+    let links: Vec<LinkId> = table.services()[0].versions[0].candidates[0].links.iter().map(|link| link.id()).collect();
     let path = RequestPath::parse("/x").unwrap();
     let over = |excluded_links: &[LinkId]| {
         let facts = RequestFacts { excluded_links, ..facts(&path, 0) };

@@ -174,12 +174,7 @@ impl World {
     }
 
     /// One request, decided in all ways there are.
-    fn ask(
-        &mut self,
-        path: &'static str,
-        tried: Option<InstanceKey>,
-        random: u64,
-    ) -> Result<(), TestCaseError> {
+    fn ask(&mut self, path: &'static str, tried: Option<InstanceKey>, random: u64) -> Result<(), TestCaseError> {
         let read = RequestPath::parse(path).unwrap();
         let excluded: Vec<InstanceKey> = tried.into_iter().collect();
         let facts = RequestFacts { excluded: &excluded, ..facts(&read, random) };

@@ -1,0 +1,76 @@
+//! Tries: how far a request has come, and where it has been in vain (SPEC 5).
+//!
+//! It knows who was tried, not who is there.
+
+use std::time::Instant;
+
+use router_link::CallError;
+
+use super::waiting::Place;
+use crate::routing::InstanceKey;
+use crate::routing::instance::LinkId;
+
+/// How far a request has come.
+pub(super) struct Tries {
+    /// All instances that it was sent to.
+    instances: Vec<InstanceKey>,
+    /// Those among them that failed or refused it themselves, and are not to get it again.
+    failed: Vec<InstanceKey>,
+    /// Links that failed it. The instance behind one may have others.
+    links: Vec<LinkId>,
+    /// How often it was provably not seen.
+    pub(super) unseen: usize,
+    /// Whether it was sent again for being idempotent.
+    pub(super) retried: bool,
+    pub(super) place: Option<Place>,
+    /// Whether it has stood in line.
+    pub(super) has_waited: bool,
+    /// What the client, or the service that asks, still gives it.
+    pub(super) deadline: Option<Instant>,
+}
+
+/// Where a request is not to go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Excluded<'t> {
+    pub(super) instances: &'t [InstanceKey],
+    pub(super) links: &'t [LinkId],
+}
+
+impl Tries {
+    pub(super) const fn new(deadline: Option<Instant>) -> Self {
+        Self {
+            instances: Vec::new(),
+            failed: Vec::new(),
+            links: Vec::new(),
+            unseen: 0,
+            retried: false,
+            place: None,
+            has_waited: false,
+            deadline,
+        }
+    }
+
+    /// Whether it was sent before.
+    pub(super) const fn are_any(&self) -> bool {
+        !self.instances.is_empty()
+    }
+
+    /// It was sent in vain. A link that is lost or drains says nothing of the instance's others.
+    pub(super) fn note(&mut self, instance: InstanceKey, link: LinkId, error: &CallError) {
+        self.instances.push(instance);
+        match error {
+            CallError::Unseen { .. } | CallError::Lost { .. } => self.links.push(link),
+            _ => self.failed.push(instance),
+        }
+    }
+
+    /// Somewhere else altogether.
+    pub(super) fn anew(&self) -> Excluded<'_> {
+        Excluded { instances: &self.instances, links: &[] }
+    }
+
+    /// If there is nobody else: to an instance that has had it, over a link that has not. `None` if no link has failed.
+    pub(super) fn over_other_links(&self) -> Option<Excluded<'_>> {
+        (!self.links.is_empty()).then_some(Excluded { instances: &self.failed, links: &self.links })
+    }
+}
