@@ -5,6 +5,7 @@
 //! builds and speaks when the product does not.
 
 mod bench;
+mod endure;
 mod lint;
 mod metadata;
 mod process;
@@ -35,6 +36,8 @@ enum Command {
     Tidy,
     /// Run the criterion benches and print one table.
     Bench(bench::Args),
+    /// Try whole processes: slow readers, cancellations, restarts and kills under load, soaks.
+    Endure(endure::Args),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::Lint => lint::run(&workspace),
         Command::Tidy => tidy::run(&workspace),
         Command::Bench(args) => bench::run(&workspace, &args),
+        Command::Endure(args) => endure::run(&workspace, &args),
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

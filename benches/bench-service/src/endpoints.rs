@@ -24,7 +24,7 @@ pub(crate) struct Info {
 /// Everything but the numbered ones.
 pub(crate) fn add(service: Microservice<Info>) -> Microservice<Info> {
     let mirrored = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS].into_iter();
-    let service = service.endpoints(endpoints![hello, octets, echo, sink, sleep, version]);
+    let service = service.endpoints(endpoints![hello, octets, echo, sink, sleep, again, version]);
     mirrored.fold(service, |service, method| service.raw(method, "/headers", headers))
 }
 
@@ -92,6 +92,12 @@ async fn sink(body: Body) -> Result<String, Internal> {
 async fn sleep(Path(ms): Path<u64>) -> &'static str {
     tokio::time::sleep(Duration::from_millis(ms)).await;
     "slept"
+}
+
+/// The same, and it may run more than once for one request.
+#[endpoint(GET, "/again/{ms}", idempotent)]
+async fn again(path: Path<u64>) -> &'static str {
+    sleep(path).await
 }
 
 /// Which version answers.
@@ -170,6 +176,7 @@ mod tests {
         assert_eq!(ask(Method::GET, "/version", Body::empty()).await.1, "1.0.0");
         assert_eq!(ask(Method::GET, "/e/0", Body::empty()).await.1, "0");
         assert_eq!(ask(Method::GET, "/sleep/1", Body::empty()).await.1, "slept");
+        assert_eq!(ask(Method::GET, "/again/1", Body::empty()).await.1, "slept");
     }
 
     #[tokio::test]

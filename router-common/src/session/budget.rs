@@ -36,6 +36,11 @@ impl Budget {
         }
     }
 
+    /// Less than half is used: windows may grow.
+    pub(super) fn is_roomy(&self) -> bool {
+        self.used() < self.limit / 2
+    }
+
     /// Three quarters are used: streams that have stalled for long are given up, on whatever link they are, so that
     /// fresh ones on another need not be.
     pub(super) fn is_high(&self) -> bool {

@@ -46,13 +46,21 @@ pub(super) struct ReceiveWindow {
     /// Bytes that were taken and not yet granted again.
     owed: u32,
     size: u32,
-    max: u32,
+    least: u32,
+    most: u32,
+    /// Bytes taken by a reader that has kept pace since the size last changed.
+    kept: u32,
 }
 
+/// A reader has kept pace for so many windows before its window grows: buffers behind it, which fill at once, do not
+/// make a slow reader look like a fast one.
+const GROWS_AFTER: u32 = 4;
+
 impl ReceiveWindow {
-    /// A window that may grow from `size` to `max`.
-    pub(super) const fn new(size: u32, max: u32) -> Self {
-        Self { granted: size as u64, owed: 0, size, max: if max < size { size } else { max } }
+    /// A window that may grow from `size` to `most`.
+    pub(super) const fn new(size: u32, most: u32) -> Self {
+        let most = if most < size { size } else { most };
+        Self { granted: size as u64, owed: 0, size, least: size, most, kept: 0 }
     }
 
     /// `bytes` of body arrived.
@@ -67,11 +75,24 @@ impl ReceiveWindow {
         self.owed > 0 && self.owed >= self.size / 2
     }
 
-    /// The reader has taken everything there was: double the window, up to its bound.
-    pub(super) fn grow(&mut self) {
-        let size = self.size.saturating_mul(2).min(self.max);
-        self.owed = self.owed.saturating_add(size - self.size);
-        self.size = size;
+    /// Fits the window to its reader, when credit is about to return: `waiting` bytes are there and not taken. One that
+    /// has kept pace for a while gets the double, if there is `room`; one that has fallen behind gives back what it had
+    /// beyond the first size. Returns whether anything is still owed.
+    pub(super) fn fit(&mut self, waiting: usize, room: bool) -> bool {
+        if waiting == 0 {
+            self.kept = self.kept.saturating_add(self.owed);
+            if room && self.kept / GROWS_AFTER >= self.size {
+                let size = self.size.saturating_mul(2).min(self.most);
+                self.owed = self.owed.saturating_add(size - self.size);
+                (self.size, self.kept) = (size, 0);
+            }
+        } else if waiting >= (self.size / 2) as usize {
+            let beyond = (self.size - self.least).min(self.owed);
+            self.size -= beyond;
+            self.owed -= beyond;
+            self.kept = 0;
+        }
+        self.owed > 0
     }
 
     /// What is owed, as the content of one WINDOW frame.
@@ -84,7 +105,7 @@ impl ReceiveWindow {
     /// The invariant that every simulation checks: granted and owed never exceed the window.
     #[cfg(any(test, feature = "testing"))]
     pub(super) const fn is_sound(&self) -> bool {
-        self.granted + self.owed as u64 <= self.size as u64 && self.size <= self.max
+        self.granted + self.owed as u64 <= self.size as u64 && self.size <= self.most
     }
 }
 
@@ -103,14 +124,53 @@ mod tests {
         assert_eq!(window.receive(90), Ok(()));
     }
 
+    /// A peer that sends all it may, and a reader that takes it in halves.
+    fn kept_pace(window: &mut ReceiveWindow, halves: usize) {
+        for _ in 0..halves {
+            let half = (window.size / 2) as usize;
+            assert_eq!(window.receive(half), Ok(()));
+            assert!(window.take(half));
+            assert!(window.fit(0, true));
+            window.settle();
+        }
+    }
+
     #[test]
-    fn a_window_grows_to_its_bound() {
+    fn a_window_grows_to_its_bound_while_its_reader_keeps_pace() {
         let mut window = ReceiveWindow::new(100, 250);
-        window.grow();
-        window.grow();
-        window.grow();
-        assert_eq!(window.settle(), 150);
-        assert!(window.is_sound());
+        kept_pace(&mut window, 7);
+        assert_eq!(window.size, 100);
+        kept_pace(&mut window, 1);
+        assert_eq!(window.size, 200);
+        kept_pace(&mut window, 8);
+        assert_eq!(window.size, 250);
+        kept_pace(&mut window, 40);
+        assert_eq!((window.size, window.granted), (250, 250));
+    }
+
+    #[test]
+    fn without_room_it_does_not_grow() {
+        let mut window = ReceiveWindow::new(100, 250);
+        for _ in 0..40 {
+            assert_eq!(window.receive(50), Ok(()));
+            assert!(window.take(50) && window.fit(0, false));
+            assert_eq!(window.settle(), 50);
+        }
+        assert_eq!(window.size, 100);
+    }
+
+    #[test]
+    fn a_reader_that_falls_behind_gives_back_what_it_had_beyond_the_first_size() {
+        let mut window = ReceiveWindow::new(100, 400);
+        kept_pace(&mut window, 16);
+        assert_eq!(window.size, 400);
+        assert_eq!(window.receive(400), Ok(()));
+        assert!(window.take(200));
+        assert!(!window.fit(200, true), "all that is owed is kept");
+        assert_eq!(window.size, 200);
+        assert!(window.take(150));
+        assert!(window.fit(100, true) && window.is_sound());
+        assert_eq!((window.size, window.settle()), (100, 50));
     }
 
     #[test]

@@ -122,19 +122,18 @@ impl Session {
 
     /// The next piece of the body that the peer sends. Taking a piece returns its credit.
     pub fn read(&mut self, key: StreamKey) -> Read {
-        let now = self.clock;
+        let (now, roomy) = (self.clock, self.common.budget.is_roomy());
         let Some(stream) = self.held(key) else { return Read::Failed(StreamFailure::Closed) };
         let read = stream.read(now);
         if let Read::Data(bytes) = &read {
             let receive = &mut stream.receive;
             let more_may_come = stream.wire == Wire::Live && matches!(receive.state, ReceiveState::Open);
-            if receive.window.take(bytes.len()) && more_may_come {
-                if receive.queue.is_empty() {
-                    receive.window.grow();
-                }
-                if !std::mem::replace(&mut receive.window_queued, true) {
-                    self.scheduler.windows.push_back(key);
-                }
+            if receive.window.take(bytes.len())
+                && more_may_come
+                && receive.window.fit(receive.queue.len(), roomy)
+                && !std::mem::replace(&mut receive.window_queued, true)
+            {
+                self.scheduler.windows.push_back(key);
             }
             self.common.budget.sub(bytes.len());
         }

@@ -223,14 +223,17 @@ impl Drop for RequestBody {
 }
 
 /// A response body on its way to a client. Its request is over when it is dropped.
+///
+/// It holds back while a client of HTTP/1.1 does not take what was written: the HTTP library would buffer it, and what
+/// is buffered there counts as consumed where the service's credit is kept.
 pub(super) struct ResponseBody {
     body: Body,
-    _open: Option<OpenGuard>,
+    open: Option<OpenGuard>,
 }
 
 impl ResponseBody {
     pub(super) const fn new(body: Body, open: Option<OpenGuard>) -> Self {
-        Self { body, _open: open }
+        Self { body, open }
     }
 }
 
@@ -239,6 +242,10 @@ impl http_body::Body for ResponseBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.open.as_ref().is_some_and(|open| open.connection().is_blocked()) {
+            // The connection's task is woken when the client takes more.
+            return Poll::Pending;
+        }
         let mut frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(Ok(frame)) = &mut frame
             && let Some(trailers) = frame.trailers_mut()

@@ -45,6 +45,8 @@ pub struct ClientConnection {
     unread: AtomicBool,
     /// The rest of a body will not be read, so that the HTTP library closes after the answer.
     given_up: AtomicBool,
+    /// What was written last was not taken: the client reads slowly, or not at all.
+    blocked: AtomicBool,
     /// How the last request's sender presented itself.
     introduction: Mutex<Option<Arc<Introduction>>>,
     leftover: Mutex<Option<Leftover>>,
@@ -72,6 +74,7 @@ impl ClientConnection {
             two_lengths: AtomicBool::new(false),
             unread: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
             introduction: Mutex::new(None),
             leftover: Mutex::new(None),
             has_leftover: AtomicBool::new(false),
@@ -166,6 +169,15 @@ impl ClientConnection {
     /// Whether the answer at hand is this connection's last.
     pub(super) fn has_given_up(&self) -> bool {
         self.given_up.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether the client takes what is written; says whether it did not before.
+    pub(super) fn set_blocked(&self, blocked: bool) -> bool {
+        self.blocked.swap(blocked, Ordering::Relaxed)
+    }
+
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
     }
 
     /// Takes over a body that nobody reads any more: a little more of it is read, so that the connection lives on.

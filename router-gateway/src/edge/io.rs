@@ -260,8 +260,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> EdgeIo<IO> {
     /// A write that did not get on for too long ends the connection: the client does not read.
     fn poll_stalled<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
-            self.stalled = None;
+            if self.stalled.take().is_some() && self.connection.set_blocked(false) {
+                // The body that held back is asked again.
+                cx.waker().wake_by_ref();
+            }
             return outcome;
+        }
+        if self.protocol == Protocol::Http1 {
+            self.connection.set_blocked(true);
         }
         self.look_ahead(cx)?;
         let patience = self.context.settings.body_idle_timeout;

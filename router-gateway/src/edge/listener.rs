@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -14,6 +14,10 @@ use super::floor::Door;
 
 /// Connections the kernel holds that were not accepted yet.
 const BACKLOG: i32 = 4096;
+/// What the kernel takes of an answer beyond what is on its way to the client, in bytes: a client that reads slowly is
+/// noticed here, before much of the answer has been fetched for it.
+#[cfg(target_os = "linux")]
+const UNSENT: u32 = 128 * 1024;
 
 /// Bytes both ways.
 pub trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
@@ -124,6 +128,9 @@ impl TcpHttpListener {
     /// If the current runtime cannot take it.
     pub fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
+        // What it accepts inherits it. A kernel that does not know it buffers more, which is no reason not to serve.
+        #[cfg(target_os = "linux")]
+        let _ = SockRef::from(&listener).set_tcp_notsent_lowat(UNSENT);
         Ok(Self { listener: TcpListener::from_std(listener)?, door: None })
     }
 

@@ -9,5 +9,6 @@ mod links;
 mod memory;
 mod quiet;
 mod retries;
+mod slow;
 mod stub;
 mod waiting;

@@ -1,0 +1,68 @@
+//! Clients that read slowly: little is fetched for them ahead of their reading, and they get all of it.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Frame;
+use router_gateway::edge::EdgeSettings;
+use router_link::{Body, BodyError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::common::start_in_memory;
+
+const PIECE: usize = 16 * 1024;
+const PIECES: usize = 200;
+
+/// A body whose pieces come one after the other, each in a turn of its own, as they do from a link.
+struct Pieces {
+    fetched: Arc<AtomicUsize>,
+    due: bool,
+}
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.due = !self.due;
+        if self.due {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = self.fetched.fetch_add(1, Ordering::Relaxed);
+        Poll::Ready((before < PIECES).then(|| Ok(Frame::data(Bytes::from(vec![before as u8; PIECE])))))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_client_does_not_read_is_not_fetched_and_it_gets_all_in_the_end() {
+    let fetched = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&fetched);
+    let (_edge, clients) = start_in_memory(
+        EdgeSettings::default(),
+        tower::service_fn(move |_: Request<Body>| {
+            let body = Body::stream(Pieces { fetched: Arc::clone(&counter), due: false });
+            std::future::ready(Ok::<_, Infallible>(Response::new(body)))
+        }),
+    );
+    let mut client = clients.connect().await;
+    client.write_all(b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    // On a clock that stands still, this passes when nothing more can happen.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let ahead = fetched.load(Ordering::Relaxed) * PIECE;
+    assert!(ahead <= 64 * 1024 + 3 * PIECE, "{ahead} bytes were fetched for a pipe of 64 KiB");
+
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).await.unwrap();
+    for piece in 0..PIECES {
+        let count = answer.iter().filter(|octet| usize::from(**octet) == piece).count();
+        assert!(count >= PIECE, "piece {piece}: {count} bytes");
+    }
+    assert!(answer.ends_with(b"0\r\n\r\n"), "it ends as a whole");
+}
