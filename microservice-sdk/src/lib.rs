@@ -137,7 +137,7 @@ pub use self::message::{Request, Response};
 pub use self::response::{Chunks, IntoResponse, IntoResponseParts};
 pub use self::service::Microservice;
 pub use self::start_error::{Mistake, StartError};
-pub use router_common::frame::HealthStatus;
+pub use router_common::frame::{HealthStatus, Reason};
 pub use router_config::MicroserviceConfig;
 pub use router_config::microservice::OnRefused;
 pub use router_link::{Body, BodyError, Cancellation};

@@ -513,7 +513,10 @@ impl Session {
         if stream.wire != Wire::Done {
             stream.wire = Wire::Done;
             stream.send.clear();
-            stream.permit = None;
+            if stream.side == Side::Opener {
+                // The responder's goes with its application: a handler outlives a lost link.
+                stream.permit = None;
+            }
             if let Some(id) = stream.id {
                 self.by_id.remove(&id);
             }
@@ -581,7 +584,7 @@ impl Session {
             if stream.receive.queue.len() > most {
                 return Err(format!("stream {slot} buffers {}", stream.receive.queue.len()));
             }
-            if stream.wire == Wire::Done && stream.permit.is_some() {
+            if stream.wire == Wire::Done && stream.permit.is_some() && (stream.side == Side::Opener || stream.released) {
                 return Err(format!("stream {slot} is done and holds its lease"));
             }
         }

@@ -264,12 +264,8 @@ impl Session {
                 self.finish_wire(slot);
             }
             (Side::Responder, Wire::Live) => {
-                stream.wire = Wire::Owing;
-                stream.send.clear();
-                // Whoever still reads sees the cancellation, not the rest.
-                stream.receive.state = ReceiveState::Failed(failure);
                 let released = stream.released;
-                self.discard(slot);
+                self.owe(slot, failure);
                 if released {
                     let key = self.key(slot);
                     self.cancel(key, reason, "");
@@ -280,6 +276,15 @@ impl Session {
             (Side::Responder, _) => {}
         }
         Ok(())
+    }
+
+    /// Nobody waits for the answer any more. Whoever still reads sees the cancellation, not the rest.
+    pub(super) fn owe(&mut self, slot: u32, failure: StreamFailure) {
+        let stream = &mut self.streams[slot as usize];
+        stream.wire = Wire::Owing;
+        stream.send.clear();
+        stream.receive.state = ReceiveState::Failed(failure);
+        self.discard(slot);
     }
 
     fn on_window(&mut self, id: StreamId, window: Window) -> Result<(), ProtocolError> {

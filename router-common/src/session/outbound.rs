@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 
-use super::event::{OpenError, Opening, Read, ReadHead, StreamClosed, StreamFailure, StreamKey};
+use super::event::{ClosedBy, OpenError, Opening, Read, ReadHead, StreamClosed, StreamFailure, StreamKey};
 use super::scheduler::Wants;
 use super::stream::{Head, ReceiveState, SendHalf, Side, Stream, Wire};
 use super::{Session, State};
-use crate::frame::{Cancel, Data, DataPayload, Frame, Reason, Request, Response, StreamId, Window, bounded_text};
+use crate::frame::{Cancel, CloseCode, Data, DataPayload, Frame, Reason, Request, Response, StreamId, Window, bounded_text};
 use crate::head::{ResponseHead, Trailers};
 use crate::limits;
 
@@ -168,6 +168,34 @@ impl Session {
                 self.finish_wire(key.index);
             }
             _ => {}
+        }
+    }
+
+    /// The responder's application gives up because the deadline has passed, of which the opener has not told yet. Its
+    /// terminal is owed from now on, as after the opener's CANCEL.
+    pub fn expire(&mut self, key: StreamKey) {
+        if self.held(key).is_some_and(|stream| stream.side == Side::Responder && stream.wire == Wire::Live) {
+            let text = "the deadline has passed".to_owned();
+            self.owe(key.index, StreamFailure::Cancelled { reason: Reason::DeadlineExceeded, text });
+        }
+    }
+
+    /// Why nobody waits for the responder's answer any more: the reason of a CANCEL, or that of the CLOSE by which an
+    /// orderly end of the link took the stream with it. `None`: it is awaited, or answered, or the link broke.
+    pub fn cancel_reason(&mut self, key: StreamKey) -> Option<Reason> {
+        let ended = match &self.state {
+            State::Closing(closed) | State::Closed(closed) if closed.by != ClosedBy::Link => match closed.code {
+                CloseCode::Shutdown => Some(Reason::Shutdown),
+                CloseCode::Superseded => Some(Reason::Superseded),
+                _ => None,
+            },
+            _ => None,
+        };
+        let stream = self.held(key)?;
+        match &stream.receive.state {
+            _ if stream.wire == Wire::Live => None,
+            ReceiveState::Failed(StreamFailure::Cancelled { reason, .. }) => Some(*reason),
+            _ => ended,
         }
     }
 

@@ -14,7 +14,8 @@
 //! ```
 //!
 //! The opener's slot of the lease is freed in Done, and by nothing earlier. A stream is forgotten when it is Done *and*
-//! its application has released it.
+//! its application has released it. Until then the responder counts it against its own lease, so that what outlives a
+//! lost link is at work within the lease too.
 
 use std::time::Instant;
 
@@ -139,7 +140,7 @@ pub(super) struct Stream {
     pub(super) wire: Wire,
     pub(super) send: SendHalf,
     pub(super) receive: ReceiveHalf,
-    /// The slot it takes of a lease, until it is Done.
+    /// The slot it takes of a lease: the opener's until it is Done, the responder's until it is forgotten.
     pub(super) permit: Option<Permit>,
     /// The request's method was HEAD: a response has no body, whatever its content-length says.
     pub(super) head_request: bool,

@@ -13,7 +13,7 @@ use std::time::Instant;
 use http::uri::Authority;
 use router_common::endpoint::{Claim, EndpointId};
 use router_common::frame::Reason;
-use router_common::session::{Read, StreamFailure, StreamKey};
+use router_common::session::StreamKey;
 
 use crate::shared::Shared;
 use router_common::head::Scheme;
@@ -154,18 +154,13 @@ impl Cancellation {
         self.0.as_ref().is_some_and(|(shared, key)| shared.look(|state| state.session.send_capacity(*key).is_err()))
     }
 
-    /// The reason the opener gave, if it cancelled.
+    /// Why: the reason the opener gave, `deadline_exceeded` also if this side's clock was first, and `shutdown` or
+    /// `superseded` if the link was closed for that. `None` while the answer is awaited, once it was given, and if the link
+    /// broke.
     #[must_use]
     pub fn reason(&self) -> Option<Reason> {
         let (shared, key) = self.0.as_ref()?;
-        shared.look(|state| {
-            state.session.send_capacity(*key).err()?;
-            // A cancelled stream has nothing left to read but its failure.
-            match state.session.read(*key) {
-                Read::Failed(StreamFailure::Cancelled { reason, .. }) => Some(reason),
-                _ => None,
-            }
-        })
+        shared.look(|state| state.session.cancel_reason(*key))
     }
 }
 

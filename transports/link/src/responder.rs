@@ -89,6 +89,8 @@ impl Responder {
     pub fn poll_unwanted(&self, deadline: Option<Instant>, cx: &Context<'_>) -> Poll<Unwanted> {
         let Hold { shared, key, .. } = &self.0;
         if deadline.is_some_and(|deadline| deadline <= shared.now()) {
+            // So that whoever is given up can be told why.
+            shared.look(|state| state.session.expire(*key));
             return Poll::Ready(Unwanted::Late);
         }
         // The driver sleeps, and is to wake when this deadline is the next.
