@@ -584,7 +584,8 @@ impl Session {
             if stream.receive.queue.len() > most {
                 return Err(format!("stream {slot} buffers {}", stream.receive.queue.len()));
             }
-            if stream.wire == Wire::Done && stream.permit.is_some() && (stream.side == Side::Opener || stream.released) {
+            if stream.wire == Wire::Done && stream.permit.is_some() && (stream.side == Side::Opener || stream.released)
+            {
                 return Err(format!("stream {slot} is done and holds its lease"));
             }
         }

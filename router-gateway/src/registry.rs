@@ -16,6 +16,7 @@ pub mod policy;
 mod publish;
 mod settings;
 pub mod views;
+mod vitals;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -235,7 +236,7 @@ impl<H: LinkHandle> Registry<H> {
             }),
             ConnectionEvent::Routable => self.change(link, now, |member, _| member.state.set_routable()),
             ConnectionEvent::Drained => self.end_if_idle(link, now),
-            ConnectionEvent::Heartbeat { status, load, .. } => self.note(link, |member, _| {
+            ConnectionEvent::Heartbeat { status, load, .. } => self.note_vitals(link, |member, _| {
                 member.state.set_status(Health::from(status), load);
             }),
             ConnectionEvent::RoundTrip(average) => self.note(link, |member, state| {
@@ -245,7 +246,7 @@ impl<H: LinkHandle> Registry<H> {
                 }
             }),
             ConnectionEvent::HeartbeatMissed => self.note(link, |member, _| member.state.miss_heartbeat()),
-            ConnectionEvent::Silence(silence) => self.note(link, |member, state| {
+            ConnectionEvent::Silence(silence) => self.note_vitals(link, |member, state| {
                 state.set_silent(silence == Silence::Degraded);
                 member.refresh();
             }),
@@ -473,6 +474,15 @@ impl<H: LinkHandle> Registry<H> {
         {
             note(member, state);
         }
+    }
+
+    /// The same for what may change an instance's health, of which operators are told.
+    fn note_vitals(&self, link: LinkId, note: impl FnOnce(&Member<H>, &LinkState<H>)) {
+        self.note(link, |member, state| {
+            let before = member.state.fitness();
+            note(member, state);
+            vitals::tell(member.state.instance(), before, member.state.fitness());
+        });
     }
 
     /// The same, where others may depend on it: who names no version, and who waits for an instance.

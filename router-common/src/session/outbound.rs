@@ -6,7 +6,9 @@ use super::event::{ClosedBy, OpenError, Opening, Read, ReadHead, StreamClosed, S
 use super::scheduler::Wants;
 use super::stream::{Head, ReceiveState, SendHalf, Side, Stream, Wire};
 use super::{Session, State};
-use crate::frame::{Cancel, CloseCode, Data, DataPayload, Frame, Reason, Request, Response, StreamId, Window, bounded_text};
+use crate::frame::{
+    Cancel, CloseCode, Data, DataPayload, Frame, Reason, Request, Response, StreamId, Window, bounded_text,
+};
 use crate::head::{ResponseHead, Trailers};
 use crate::limits;
 

@@ -204,6 +204,56 @@ fn a_handler_hears_why_it_was_cancelled() {
 }
 
 #[test]
+fn an_end_of_the_link_in_good_order_is_a_reason_and_a_break_is_none() {
+    for (code, reason) in [
+        (Some(CloseCode::Shutdown), Some(Reason::Shutdown)),
+        (Some(CloseCode::Superseded), Some(Reason::Superseded)),
+        (Some(CloseCode::HeartbeatTimeout), None),
+        (None, None),
+    ] {
+        let mut pair = Pair::established(Setup::default());
+        open(&mut pair, "whole", true);
+        let handler = arrived(&mut pair);
+        assert_eq!(pair.service.cancel_reason(handler), None);
+        match code {
+            Some(code) => pair.gateway.close(code, "that is all".into()),
+            None => pair.service.handle_link_closed(),
+        }
+        pair.settle();
+        assert_eq!(pair.service.cancel_reason(handler), reason, "{code:?}");
+        assert_eq!(pair.service.read(handler), Read::Data("whole".into()), "what has arrived can be read");
+    }
+}
+
+#[test]
+fn a_responder_whose_clock_is_first_has_the_same_reason_and_owes_its_end() {
+    let mut pair = Pair::established(Setup::default());
+    let call = open(&mut pair, "", false);
+    let handler = arrived(&mut pair);
+    pair.service.expire(handler);
+    assert_eq!(pair.service.cancel_reason(handler), Some(Reason::DeadlineExceeded));
+    assert!(pair.service.send_capacity(handler).is_err());
+    pair.settle();
+    assert_eq!(pair.lease.in_flight(), 1, "the handler has not ended");
+    pair.service.release(handler);
+    pair.settle();
+    assert_eq!((pair.lease.in_flight(), pair.service_lease.in_flight()), (0, 0));
+    let failure = pair.gateway.read_head(call);
+    assert!(matches!(failure, ReadHead::Failed(StreamFailure::Cancelled { reason: Reason::DeadlineExceeded, .. })));
+}
+
+#[test]
+fn what_outlives_its_link_is_within_the_lease_until_it_ends() {
+    let mut pair = Pair::established(Setup { lease: 1, ..Setup::default() });
+    open(&mut pair, "", true);
+    let handler = arrived(&mut pair);
+    pair.service.handle_link_closed();
+    assert_eq!(pair.service_lease.in_flight(), 1, "another link may not bring a second one");
+    pair.service.release(handler);
+    assert_eq!(pair.service_lease.in_flight(), 0);
+}
+
+#[test]
 fn a_link_that_ends_is_not_drained() {
     let mut pair = Pair::established(Setup::default());
     open(&mut pair, "", true);

@@ -43,6 +43,8 @@ pub struct InstanceView {
     pub id: String,
     pub identity: String,
     pub health: Health,
+    /// Nothing was heard for `degraded_after` on any of its links.
+    pub silent: bool,
     /// Its first heartbeat was acknowledged.
     pub routable: bool,
     pub draining: bool,
@@ -181,6 +183,7 @@ impl<H: LinkHandle> Registry<H> {
                 id: instance.id.to_string(),
                 identity: member.identity.to_string(),
                 health: state.health(),
+                silent: state.fitness().is_silent(),
                 routable: state.is_routable(),
                 draining: state.is_draining(),
                 round_trip_ms: state.round_trip().map(milliseconds),

@@ -117,6 +117,12 @@ impl Fitness {
         Health::from_u8((self.0 & Self::STATUS).max(silence))
     }
 
+    /// Nothing was heard of it for `degraded_after`.
+    #[must_use]
+    pub const fn is_silent(self) -> bool {
+        self.0 & Self::SILENT != 0
+    }
+
     #[must_use]
     pub const fn is_routable(self) -> bool {
         self.0 & Self::ROUTABLE != 0

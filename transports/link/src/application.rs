@@ -83,6 +83,6 @@ pub enum ConnectionEvent {
     PeerDraining,
     /// Our own drain is done: nothing of the peer's is in flight on this link.
     Drained,
-    /// The link is over; all its streams have their outcomes.
+    /// The link is over; all its streams have their outcomes. What is left is to tell the peer, if it is there.
     Closed(Closed),
 }

@@ -66,6 +66,8 @@ pub struct Driver {
     broken: bool,
     /// Why the link ended, as it says itself.
     failure: Option<LinkError>,
+    /// The application knows that the session is over.
+    told_over: bool,
     /// The last turn of this poll left nothing to be done: when it was, and when to wake. Whoever has acted since then
     /// has woken the driver.
     settled: Option<(Instant, Option<Instant>)>,
@@ -119,6 +121,7 @@ impl Driver {
             reads: true,
             broken: false,
             failure: None,
+            told_over: false,
             settled: None,
         };
         (driver, handle)
@@ -134,7 +137,8 @@ impl Driver {
         }
         let now = self.shared.now();
         let next = self.steps(received, now, cx);
-        if let Next::Over(closed) = next {
+        if let Next::Over(mut closed) = next {
+            self.tell_over(&mut closed);
             let until = if closed.by == ClosedBy::Link { now } else { now + limits::CLOSE_TIMEOUT };
             self.phase = Phase::Flushing { closed, until };
             return Poll::Ready(());
@@ -400,23 +404,32 @@ impl Driver {
         }
     }
 
-    /// The end, exactly once: every waiter wakes, and the application is told.
-    fn finish(&mut self, mut closed: Closed) -> Closed {
-        self.phase = Phase::Over;
+    /// The session is over, and the application is told, exactly once: before the peer, who may be long in taking its CLOSE
+    /// or not be there at all. Nothing is to be routed here meanwhile.
+    fn tell_over(&mut self, closed: &mut Closed) {
+        if std::mem::replace(&mut self.told_over, true) {
+            return;
+        }
         if closed.by == ClosedBy::Link
             && let Some(failure) = &self.failure
         {
             closed.text = failure.to_string();
         }
+        let event = ConnectionEvent::Closed(closed.clone());
+        let Self { application, handle, .. } = self;
+        guarded(|| application.event(event, handle));
+    }
+
+    /// The end, exactly once: every waiter wakes.
+    fn finish(&mut self, mut closed: Closed) -> Closed {
+        self.phase = Phase::Over;
         self.shared.uploads.close();
         self.shared.look(|state| state.take_all_wakers(&mut self.wakers));
         for waker in self.wakers.drain(..) {
             waker.wake();
         }
+        self.tell_over(&mut closed);
         self.shared.closed.send_replace(Some(closed.clone()));
-        let event = ConnectionEvent::Closed(closed.clone());
-        let Self { application, handle, .. } = self;
-        guarded(|| application.event(event, handle));
         closed
     }
 }
