@@ -24,7 +24,7 @@ async fn instances(stage: &Stage) -> Value {
 /// A service whose only thread stands still answers nothing, heartbeats least of all.
 async fn a_frozen_service_is_degraded_then_dead_and_welcome_again(transport: Transport) {
     let stage = Stage::with(transport, HEALTH).await;
-    let (thaw, frozen) = mpsc::channel::<()>();
+    let (thaw, frozen) = mpsc::sync_channel::<()>(1);
     let frozen = Arc::new(Mutex::new(frozen));
     let service = stage.connect(
         Microservice::new("frozen", "1.0.0")
