@@ -138,6 +138,14 @@ pub struct Outcome<'t, H> {
     next_turn: Option<u32>,
 }
 
+impl<'t, H> Outcome<'t, H> {
+    /// The link to use.
+    #[must_use]
+    pub const fn link(&self) -> &'t Arc<LinkState<H>> {
+        self.link.link
+    }
+}
+
 /// The decision itself, without any effect.
 ///
 /// # Errors

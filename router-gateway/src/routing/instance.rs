@@ -22,7 +22,7 @@ pub struct InstanceKey(pub u64);
 pub struct LinkId(pub u64);
 
 /// How much an instance may be used, best first. What a service says and what its silence says, whichever is worse.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
     Healthy,

@@ -47,6 +47,17 @@ pub(super) fn bound(best: u64) -> u64 {
 }
 
 impl Strategy {
+    /// Its name, as the configuration has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::LowestPing => "lowest_ping",
+            Self::LeastLoaded => "least_loaded",
+            Self::RoundRobin => "round_robin",
+            Self::Random => "random",
+        }
+    }
+
     /// Chooses among the survivors of the earlier steps, which are in canonical order; `None` only of none.
     pub(super) fn choose<T: Trace>(
         self,
