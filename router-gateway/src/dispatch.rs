@@ -30,11 +30,12 @@ use self::stream::Streaming;
 use self::tries::{Excluded, Tries};
 pub(crate) use self::waiting::WaitingLine;
 use self::waiting::Wanted;
-use crate::edge::{Arrival, HeldBytes, Upload, UploadFailure};
+use crate::edge::{Arrival, Explained, HeldBytes, Upload, UploadFailure};
 use crate::http_semantics;
 use crate::registry::Registry;
 use crate::request_id::RequestIds;
 use crate::respond;
+use crate::routing::explain::explain;
 use crate::routing::instance::LinkState;
 use crate::routing::{Rejection, RequestFacts, RouteEndpoint, Servers, decide};
 use crate::telemetry::{InFlight, RouteMetrics, WorkerMetrics};
@@ -89,6 +90,7 @@ pub(crate) struct Inner {
 struct Origin {
     upload: Option<Arc<Upload>>,
     connection_full: bool,
+    explain: bool,
     call: Call,
 }
 
@@ -134,8 +136,8 @@ impl Dispatch {
         let this = &*self.0;
         let began = this.environment.now();
         let in_flight = this.metrics.enter();
-        let mut metrics = None;
-        let response = match this.answer(request, began, &mut metrics).await {
+        let (mut metrics, mut tries) = (None, Tries::default());
+        let mut response = match this.answer(request, began, &mut metrics, &mut tries).await {
             Ok(response) => response,
             Err(Rejection::Options { allow }) => respond::allowed(&allow),
             Err(Rejection::LeasedOut(endpoint, _)) => {
@@ -144,6 +146,9 @@ impl Dispatch {
             }
             Err(Rejection::Problem(problem)) => respond::refusal(problem),
         };
+        if let Some(line) = tries.explained() {
+            response.extensions_mut().insert(Explained(line));
+        }
         let counted = Counted {
             metrics: metrics.unwrap_or_else(|| Arc::clone(this.metrics.unrouted())),
             status: response.status(),
@@ -164,15 +169,16 @@ impl Inner {
         request: &mut Request<Body>,
         began: Instant,
         metrics: &mut Option<Arc<RouteMetrics>>,
+        tries: &mut Tries,
     ) -> Result<Response<Body>, Rejection> {
-        let Origin { upload, connection_full, call } = origin(request, self.settings.max_connection_bytes)?;
+        let Origin { upload, connection_full, explain, call } = origin(request, self.settings.max_connection_bytes)?;
         let asked = self.asked_timeout(request)?.map(|timeout| began + timeout.min(self.settings.max_timeout));
         // What was asked for rules from the start, in the waiting line too; the endpoint's own timeout once it is known.
-        let asked = [asked, call.deadline].into_iter().flatten().min();
+        tries.deadline = [asked, call.deadline].into_iter().flatten().min();
+        tries.explain = explain;
         let method = request.method().clone();
-        let mut tries = Tries::new(asked);
         loop {
-            let chosen = self.find(request, &method, began, &mut tries).await?;
+            let chosen = self.find(request, &method, began, tries).await?;
             *metrics = Some(self.metrics.of(&chosen.endpoint));
             let descriptor = &chosen.endpoint.descriptor;
             let deadline = self.deadline(&chosen.endpoint, began, tries.deadline);
@@ -232,7 +238,7 @@ impl Inner {
             {
                 self.failed_on(&chosen.link);
             }
-            let (again, problem) = self.failure(&error, upload.as_deref(), idempotent, request.body(), &mut tries);
+            let (again, problem) = self.failure(&error, upload.as_deref(), idempotent, request.body(), tries);
             if !again {
                 return Err(problem.into());
             }
@@ -349,6 +355,9 @@ impl Inner {
         loop {
             raced += 1;
             let table = self.registry.table();
+            if tries.explain {
+                tries.note_decision(explain(&table, &facts));
+            }
             let decision = match decide(&table, &facts) {
                 // The instances of this table have left, and others have come that it does not know.
                 Err(Rejection::Problem(problem))
@@ -501,6 +510,7 @@ fn origin(request: &mut Request<Body>, max_connection_bytes: u64) -> Result<Orig
         return Ok(Origin {
             connection_full: arrival.connection_full(max_connection_bytes),
             upload: arrival.upload,
+            explain: arrival.explain,
             call,
         });
     }

@@ -34,6 +34,7 @@ use crate::request_id::RequestIds;
 use crate::settings::ServiceListener;
 use crate::stack::stack;
 use crate::telemetry::{Metrics, WorkerMetrics};
+use crate::token::AdminToken;
 
 /// Between two looks of the registry at what is left over.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -248,6 +249,7 @@ impl Builder {
         let current = tokio::runtime::Handle::current();
         let workers = if workers.is_empty() { vec![current] } else { workers };
         let config = &settings.config;
+        let access = if admin { Some(access(&config.admin.access)?) } else { None };
         let registry = Arc::new(Registry::new(RegistrySettings::from_config(config, workers.len())));
         let line = Arc::new(WaitingLine::new(config.limits.max_waiting.get()));
         let hook = Arc::clone(&line);
@@ -264,6 +266,7 @@ impl Builder {
             http_tasks: TaskTracker::new(),
             other_tasks: TaskTracker::new(),
             cut: Stop::new(),
+            access,
             settings,
         };
         let (http_addr, listeners) = node.http_listeners(http, &workers)?;
@@ -272,13 +275,23 @@ impl Builder {
             let dispatch = node.worker(number, runtime, listener);
             link_workers.push(LinkWorker { runtime: runtime.clone(), dispatch });
         }
-        node.finish(http_addr, link_workers, services, admin).await
+        node.finish(http_addr, link_workers, services).await
     }
+}
+
+fn access(configured: &AdminAccess) -> Result<Access, SecretError> {
+    Ok(match configured {
+        AdminAccess::Open => Access::Open,
+        AdminAccess::Off => Access::Off,
+        AdminAccess::Token(token) => Access::Token(AdminToken::new(token.resolve()?.expose())),
+    })
 }
 
 /// A gateway on its way up.
 struct Node {
     settings: NodeSettings,
+    /// Who may use the admin listener; `None`: there is none.
+    access: Option<Access>,
     environment: Arc<dyn Environment>,
     registry: Arc<Registry<Handle>>,
     line: Arc<WaitingLine>,
@@ -346,7 +359,12 @@ impl Node {
             tasks: self.other_tasks.clone(),
         });
         let trusted = TrustedProxies::new(config.http.trusted_proxies.clone());
-        let stack = stack(&context, &self.environment, config.node.id.as_str(), trusted, dispatch.clone());
+        let explains_to = match &self.access {
+            Some(Access::Token(token)) => Some(token.clone()),
+            _ => None,
+        };
+        let node = config.node.id.as_str();
+        let stack = stack(&context, &self.environment, node, trusted, explains_to, dispatch.clone());
         let edge = Edge {
             context,
             places: Arc::clone(&self.places),
@@ -369,12 +387,11 @@ impl Node {
         http: Option<SocketAddr>,
         workers: Vec<LinkWorker>,
         services: Vec<ServiceListener>,
-        admin: bool,
     ) -> Result<Gateway, StartError> {
         let config = &self.settings.config;
         let ready = Arc::new(AtomicBool::new(false));
         let stop_admin = Stop::new();
-        let admin = if admin { Some(self.admin(&ready, &stop_admin)?) } else { None };
+        let admin = self.access.as_ref().map(|access| self.admin(access, &ready, &stop_admin)).transpose()?;
         let links = Arc::new(Links {
             node: config.node.id.clone(),
             common: Common {
@@ -435,14 +452,8 @@ impl Node {
         })
     }
 
-    fn admin(&self, ready: &Arc<AtomicBool>, stop: &Stop) -> Result<SocketAddr, StartError> {
-        let config = &self.settings.config.admin;
-        let access = match &config.access {
-            AdminAccess::Open => Access::Open,
-            AdminAccess::Off => Access::Off,
-            AdminAccess::Token(token) => Access::Token(token.resolve()?.expose().into()),
-        };
-        let address = config.listen.addr();
+    fn admin(&self, access: &Access, ready: &Arc<AtomicBool>, stop: &Stop) -> Result<SocketAddr, StartError> {
+        let address = self.settings.config.admin.listen.addr();
         let refused = |source| StartError::Listen { what: "admin", address, source };
         let listener = TcpHttpListener::bind(address, 1).map_err(refused)?;
         let bound = listener.local_addr().map_err(refused)?;
@@ -453,7 +464,7 @@ impl Node {
             request_ids: Arc::new(RequestIds::new(&*self.environment)),
         });
         let pages = Admin {
-            access,
+            access: access.clone(),
             ready: Arc::clone(ready),
             registry: Arc::clone(&self.registry),
             metrics: Arc::clone(&self.metrics),

@@ -12,14 +12,16 @@ use router_config::IpRange;
 
 /// Prefix of the fields that are the router's own; a peer that sends one only pretends (SPEC 9).
 pub const OWN_PREFIX: &str = "x-stella-";
+/// By which the holder of the admin token asks why a request went where it did, and is told.
+pub const X_STELLA_EXPLAIN: HeaderName = HeaderName::from_static("x-stella-explain");
 
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Removes what ends at this hop: `Connection` and the fields it names, the fields that are hop-by-hop by their
-/// nature, and [`OWN_PREFIX`] (RFC 9110 7.6.1; SPEC 9).
-pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+/// nature, and [`OWN_PREFIX`] (RFC 9110 7.6.1; SPEC 9). Returns what [`X_STELLA_EXPLAIN`] said, if it stood there.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
     // Most messages carry none of these: one pass over the names decides, and only then is anything removed.
     let mut found = false;
     for name in headers.keys() {
@@ -29,7 +31,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
         }
     }
     if !found {
-        return;
+        return None;
     }
     let named: Vec<HeaderName> = connection_options(headers).filter(|name| !is_end_to_end_only(name)).collect();
     let doomed: Vec<HeaderName> = headers
@@ -38,9 +40,14 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
         .cloned()
         .chain(named)
         .collect();
+    let mut explain = None;
     for name in doomed {
-        headers.remove(name);
+        let removed = headers.remove(&name);
+        if name == X_STELLA_EXPLAIN {
+            explain = removed;
+        }
     }
+    explain
 }
 
 /// Removes from a trailer section what may not stand there: what ends at this hop, and fields by which a message is

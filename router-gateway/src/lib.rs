@@ -18,6 +18,7 @@ pub mod routing;
 pub mod settings;
 mod stack;
 pub mod telemetry;
+mod token;
 pub mod workers;
 
 pub use gateway::{Builder, Gateway, StartError};

@@ -1,5 +1,7 @@
 //! The gateway's binary: reads the command line and the configuration, opens the transports, and serves until it is told
-//! to stop.
+//! to stop. Other subcommands ask one that is running.
+
+mod commands;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -13,6 +15,8 @@ use router_gateway::settings::{self, Settings, Transports};
 use router_gateway::workers::Workers;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+
+use crate::commands::explain;
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
@@ -49,6 +53,9 @@ enum Command {
         #[arg(long = "set", value_name = "KEY=VALUE")]
         overrides: Vec<String>,
     },
+    /// Ask a running gateway why a request would go where it goes.
+    #[command(after_help = explain::EXIT_CODES)]
+    Explain(explain::Explain),
     /// Print the JSON Schema of a configuration file.
     Schema { of: SchemaOf },
 }
@@ -84,6 +91,7 @@ fn main() -> ExitCode {
             },
             Err(code) => code,
         },
+        Command::Explain(command) => explain::run(&command),
         Command::Schema { of } => {
             let schema = match of {
                 SchemaOf::Router => schema_for_router::<Transports>(),

@@ -11,6 +11,7 @@ use crate::dispatch::Dispatch;
 use crate::edge::EdgeContext;
 use crate::http_semantics::TrustedProxies;
 use crate::layers::{AccessLog, Identify, Intermediary, Message, Policy as _, PolicyLayer};
+use crate::token::AdminToken;
 
 /// Builds one worker's stack. It is always ready: what is too much is answered, not made to wait.
 pub(crate) fn stack(
@@ -18,6 +19,7 @@ pub(crate) fn stack(
     environment: &Arc<dyn Environment>,
     node: &str,
     trusted: TrustedProxies,
+    explains_to: Option<AdminToken>,
     dispatch: Dispatch,
 ) -> impl Service<
     Request<Body>,
@@ -35,7 +37,7 @@ pub(crate) fn stack(
         // What is no correct HTTP goes no further.
         .then(Message::new(Arc::clone(edge)))
         // What ends at this hop ends here, in both directions.
-        .then(Intermediary::new(node, trusted));
+        .then(Intermediary::new(node, trusted).explains_to(explains_to));
     ServiceBuilder::new().layer(PolicyLayer::new(policies)).service(service_fn(move |mut request| {
         let dispatch = dispatch.clone();
         // Boxed, so that the layers above hand on a pointer.

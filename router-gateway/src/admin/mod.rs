@@ -2,6 +2,8 @@
 //!
 //! It only reads; nothing a client sends can reach it, as it listens elsewhere.
 
+mod explain;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,27 +20,18 @@ use crate::edge::{Floor, HeldBytes};
 use crate::registry::Registry;
 use crate::respond;
 use crate::telemetry::{Metrics, Present};
+use crate::token::AdminToken;
 
-const PAGES: &str = "/livez /readyz /metrics /routes /instances /connections /workers";
+const PAGES: &str = "/livez /readyz /metrics /routes /instances /connections /workers /explain";
 
 /// Who may use the listener.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Access {
     Open,
     /// Everything is 404.
     Off,
     /// 401 without this bearer token, 403 with another.
-    Token(Box<[u8]>),
-}
-
-impl std::fmt::Debug for Access {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Open => "Open",
-            Self::Off => "Off",
-            Self::Token(_) => "Token(..)",
-        })
-    }
+    Token(AdminToken),
 }
 
 /// What one worker has to do.
@@ -100,6 +93,13 @@ impl Admin {
             "/routes" => json(&self.registry.routes()),
             "/instances" => json(&self.registry.instances(now)),
             "/connections" => json(&self.registry.connections(now)),
+            "/explain" => {
+                let random = self.environment.random_u64();
+                match explain::page(&self.registry, request.uri().query(), random, now) {
+                    Ok(explanation) => json(&explanation),
+                    Err(problem) => respond::refusal(problem),
+                }
+            }
             _ => json(&self.workers()),
         }
     }
@@ -109,7 +109,7 @@ impl Admin {
             Access::Open => Ok(()),
             Access::Off => Err(Box::new(respond::refusal(Problem::new(ProblemCode::RouteNotFound)))),
             Access::Token(token) => match bearer(request) {
-                Some(given) if same(given, token) => Ok(()),
+                Some(given) if token.is(given) => Ok(()),
                 Some(_) => Err(Box::new(respond::refusal(Problem::new(ProblemCode::Forbidden)))),
                 None => {
                     let challenge = HeaderValue::from_static("Bearer realm=\"stella admin\"");
@@ -154,11 +154,6 @@ fn bearer(request: &Request<Body>) -> Option<&[u8]> {
     let value = request.headers().get(header::AUTHORIZATION)?.as_bytes();
     let (scheme, token) = value.split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
-}
-
-/// Compares without telling by time where two tokens differ.
-fn same(given: &[u8], token: &[u8]) -> bool {
-    given.len() == token.len() && given.iter().zip(token).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }
 
 fn text(status: StatusCode, text: &'static str) -> Response<Body> {

@@ -2,15 +2,19 @@
 //!
 //! It knows who was tried, not who is there.
 
+use std::cell::Cell;
 use std::time::Instant;
 
+use http::HeaderValue;
 use router_link::CallError;
 
 use super::waiting::Place;
 use crate::routing::InstanceKey;
+use crate::routing::explain::Explanation;
 use crate::routing::instance::LinkId;
 
 /// How far a request has come.
+#[derive(Default)]
 pub(super) struct Tries {
     /// All instances that it was sent to.
     instances: Vec<InstanceKey>,
@@ -27,6 +31,10 @@ pub(super) struct Tries {
     pub(super) has_waited: bool,
     /// What the client, or the service that asks, still gives it.
     pub(super) deadline: Option<Instant>,
+    /// Whether the client is to be told why.
+    pub(super) explain: bool,
+    /// How many decisions were made of it, and the last one in one line.
+    explained: Cell<(u32, Option<HeaderValue>)>,
 }
 
 /// Where a request is not to go.
@@ -37,17 +45,16 @@ pub(super) struct Excluded<'t> {
 }
 
 impl Tries {
-    pub(super) const fn new(deadline: Option<Instant>) -> Self {
-        Self {
-            instances: Vec::new(),
-            failed: Vec::new(),
-            links: Vec::new(),
-            unseen: 0,
-            retried: false,
-            place: None,
-            has_waited: false,
-            deadline,
-        }
+    /// What is being decided of it.
+    #[cold]
+    pub(super) fn note_decision(&self, explanation: Explanation) {
+        let decisions = self.explained.take().0.saturating_add(1);
+        self.explained.set((decisions, Some(explanation.brief(decisions))));
+    }
+
+    /// What was decided last, if the client is to be told.
+    pub(super) fn explained(self) -> Option<HeaderValue> {
+        self.explained.into_inner().1
     }
 
     /// Whether it was sent before.

@@ -390,6 +390,7 @@ impl<S: Answering> hyper::service::Service<Request<Incoming>> for Requests<S> {
             upload,
             sender: None,
             waits_for_continue,
+            explain: false,
         });
         // The stack's services are always ready: their bounds answer 503, they do not make the connection wait.
         Answer { answer: self.stack.borrow_mut().call(request), open: Some(open) }

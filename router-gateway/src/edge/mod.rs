@@ -103,7 +103,13 @@ pub struct Arrival {
     pub client: std::net::SocketAddr,
     /// The client waits for `100 Continue` before it sends the body.
     pub waits_for_continue: bool,
+    /// It holds the admin token, and asks why its request goes where it goes; set by the layer that strips its header.
+    pub explain: bool,
 }
+
+/// The answer to that, in one line: an extension of the response.
+#[derive(Debug, Clone)]
+pub struct Explained(pub http::HeaderValue);
 
 impl Arrival {
     /// Whether the connection holds as many request bytes as it may.

@@ -6,9 +6,10 @@ use router_common::problem::{Problem, ProblemCode};
 use router_link::Body;
 
 use super::Policy;
-use crate::edge::Arrival;
-use crate::http_semantics::{self, MaxForwards, TrustedProxies, Via};
+use crate::edge::{Arrival, Explained};
+use crate::http_semantics::{self, MaxForwards, TrustedProxies, Via, X_STELLA_EXPLAIN};
 use crate::respond;
+use crate::token::AdminToken;
 
 /// What the router itself answers to `OPTIONS *`, and as the last hop of an OPTIONS.
 const ROUTER_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
@@ -18,20 +19,36 @@ const ROUTER_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 pub struct Intermediary {
     via: Via,
     trusted: TrustedProxies,
+    explains_to: Option<AdminToken>,
+}
+
+/// What is remembered of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Passed {
+    version: Version,
+    explain: bool,
 }
 
 impl Intermediary {
     /// `pseudonym` names this node in `Via`.
     #[must_use]
     pub fn new(pseudonym: &str, trusted: TrustedProxies) -> Self {
-        Self { via: Via::new(pseudonym), trusted }
+        Self { via: Via::new(pseudonym), trusted, explains_to: None }
+    }
+
+    /// Has requests explained to whoever sends this token in `x-stella-explain` (SPEC 5). Without one, or to anybody
+    /// else, the field is nothing but stripped.
+    #[must_use]
+    pub(crate) fn explains_to(mut self, token: Option<AdminToken>) -> Self {
+        self.explains_to = token;
+        self
     }
 }
 
 impl Policy for Intermediary {
-    type Kept = Version;
+    type Kept = Passed;
 
-    fn before(&self, request: &mut Request<Body>) -> Result<Version, Response<Body>> {
+    fn before(&self, request: &mut Request<Body>) -> Result<Passed, Response<Body>> {
         if request.uri().path() == "*" {
             return Err(respond::allowed(ROUTER_METHODS));
         }
@@ -47,28 +64,37 @@ impl Policy for Intermediary {
         let version = request.version();
         let sender = request.extensions().get::<Arrival>().and_then(|arrival| arrival.sender.clone());
         let headers = request.headers_mut();
-        http_semantics::strip_hop_by_hop(headers);
+        let given = http_semantics::strip_hop_by_hop(headers);
         // Met here: the body is read when the request goes on, and that makes the HTTP library say 100.
         headers.remove(EXPECT);
         self.via.append(version, headers);
+        let mut explain = false;
         if let Some(sender) = sender {
             sender.set_host(headers);
             let client = http_semantics::forwarded(headers, &sender, &self.trusted);
             if let Some(arrival) = request.extensions_mut().get_mut::<Arrival>() {
                 arrival.client = client;
+                if let (Some(given), Some(token)) = (given, &self.explains_to) {
+                    explain = token.is(given.as_bytes());
+                    arrival.explain = explain;
+                }
             }
         }
-        Ok(version)
+        Ok(Passed { version, explain })
     }
 
-    fn after(&self, version: Version, response: &mut Response<Body>) {
+    fn after(&self, Passed { version, explain }: Passed, response: &mut Response<Body>) {
         if response.status().is_informational() {
             // RFC 9110 15.2: interim responses are this hop's own affair; the protocol carries none.
             tracing::warn!(status = %response.status(), "a service answered with an interim response");
             *response = respond::refusal(Problem::new(ProblemCode::ServiceFailed));
         }
+        let explained = if explain { response.extensions_mut().remove::<Explained>() } else { None };
         let headers = response.headers_mut();
         http_semantics::strip_hop_by_hop(headers);
+        if let Some(Explained(line)) = explained {
+            headers.insert(X_STELLA_EXPLAIN, line);
+        }
         self.via.append(version, headers);
         if matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
             // RFC 9110 6.4.1: these end with their head, whatever a service gave.

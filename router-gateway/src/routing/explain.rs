@@ -293,7 +293,7 @@ impl From<Rejection> for Refused {
             status: problem.code.status(),
             code: Some(problem.code.to_string()),
             detail: Some(problem.detail.map_or_else(|| problem.code.title().to_owned(), Into::into)),
-            allow: problem.allow.map(Into::into),
+            allow: problem.allow,
             retry_after_seconds: problem.retry_after.map(retry_after_seconds),
         }
     }

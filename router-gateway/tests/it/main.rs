@@ -1,6 +1,7 @@
 //! The gateway from outside: bytes on its sockets, a service over the in-memory transport.
 
 mod common;
+mod explain;
 mod gateway;
 mod http1;
 mod http2;

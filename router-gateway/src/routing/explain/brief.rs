@@ -47,7 +47,7 @@ struct BriefStep<'e> {
 }
 
 impl Explanation {
-    /// In one line of JSON, visible ASCII, of at most [`BRIEF_BYTES`]; what is left out for that is said by `truncated`.
+    /// In one line of JSON, visible ASCII, of at most 4 KiB; what is left out for that is said by `truncated`.
     #[must_use]
     pub fn brief(&self, decisions: u32) -> HeaderValue {
         let fits = |brief: &Brief<'_>| {

@@ -59,12 +59,12 @@ fn each_step_tells_who_is_left_and_why_the_others_fell() {
     let busy = candidates.iter().find(|candidate| candidate.instance.instance().id.as_str() == "j-busy").unwrap();
     let _permit = busy.instance.lease().try_acquire().unwrap();
     let explanation = explained(&table, "/x/1", None);
-    let steps: Vec<(Step, usize, Vec<(&str, &str)>)> = explanation
+    let steps: Vec<_> = explanation
         .steps
         .iter()
         .map(|taken| {
             let fallen = taken.fallen.iter().map(|fallen| (fallen.instance.as_str(), fallen.detail.as_str()));
-            (taken.step, taken.survivors.len(), fallen.collect())
+            (taken.step, taken.survivors.len(), fallen.collect::<Vec<_>>())
         })
         .collect();
     assert_eq!(
