@@ -34,10 +34,12 @@ impl<S: Send + Sync + 'static> Microservice<S> {
         let mut signals = Signals::listen().map_err(StartError::Signals)?;
         let mut running = self.start()?;
         tokio::select! {
+            biased;
             ended = running.ended() => return ended,
             signal = signals.next() => tracing::info!(signal, "draining"),
         }
         tokio::select! {
+            biased;
             ended = running.shutdown() => ended,
             signal = signals.next() => {
                 tracing::warn!(signal, "ending at once");
@@ -53,6 +55,7 @@ impl<S: Send + Sync + 'static> Microservice<S> {
     pub async fn run_until(self, end: impl Future<Output = ()>) -> Result<(), StartError> {
         let mut running = self.start()?;
         tokio::select! {
+            biased;
             ended = running.ended() => return ended,
             () = end => {}
         }
@@ -94,6 +97,7 @@ impl Running {
     pub async fn ready(&mut self) -> Result<(), StartError> {
         let board = Arc::clone(&self.board);
         tokio::select! {
+            biased;
             ended = self.ended() => Err(ended.err().unwrap_or(StartError::Ended)),
             () = board.ready() => Ok(()),
         }
@@ -176,6 +180,7 @@ async fn supervise(plan: Plan, board: Arc<Board>, stop: CancellationToken) -> Re
         loop {
             fleet.open_missing();
             let ended = tokio::select! {
+                biased;
                 ended = fleet.next_ended() => ended,
                 // The board is the links', so there is always somebody who writes on it.
                 _ = changes.changed() => continue,
@@ -199,6 +204,7 @@ async fn supervise(plan: Plan, board: Arc<Board>, stop: CancellationToken) -> Re
         std::future::pending::<()>().await;
     };
     tokio::select! {
+        biased;
         () = working => {}
         () = grace_is_over => {}
     }
@@ -236,6 +242,7 @@ impl Signals {
     #[cfg(unix)]
     async fn next(&mut self) -> &'static str {
         tokio::select! {
+            biased;
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }

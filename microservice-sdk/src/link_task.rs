@@ -79,9 +79,11 @@ impl LinkTask {
         let environment = Arc::clone(&self.identity.environment);
         let (mut driver, handle) = Driver::new(link, session, application, environment);
         let closed = tokio::select! {
+            biased;
             closed = &mut driver => closed,
             () = self.stop.cancelled() => {
                 tokio::select! {
+                    biased;
                     closed = &mut driver => closed,
                     () = self.drained(&handle, &link_state) => driver.await,
                 }

@@ -214,7 +214,8 @@ fn default_region() -> Region {
 
 /// A UUIDv7 (SPEC 2).
 fn new_instance_id(environment: &dyn Environment) -> InstanceId {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = environment.wall_clock().unwrap_or_else(SystemTime::now);
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let milliseconds = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
     let mut random = [0; 10];
     environment.random(&mut random);

@@ -78,6 +78,7 @@ pub struct Gateway {
     in_memory: transport_in_memory::InMemoryConnector,
     registry: Arc<Registry<Handle>>,
     node_bytes: Arc<HeldBytes>,
+    buffers: Arc<Budget>,
     line: Arc<WaitingLine>,
     metrics: Arc<Metrics>,
     ready: Arc<AtomicBool>,
@@ -140,6 +141,12 @@ impl Gateway {
     #[must_use]
     pub fn inflight_bytes(&self) -> u64 {
         self.node_bytes.held()
+    }
+
+    /// Body bytes that links have brought and nobody has taken yet, over all streams of this node (SPEC 4, credit).
+    #[must_use]
+    pub fn buffered_bytes(&self) -> usize {
+        self.buffers.used()
     }
 
     /// Requests that are not answered to their end.
@@ -392,6 +399,7 @@ impl Node {
         let ready = Arc::new(AtomicBool::new(false));
         let stop_admin = Stop::new();
         let admin = self.access.as_ref().map(|access| self.admin(access, &ready, &stop_admin)).transpose()?;
+        let buffers = Budget::new(config.limits.max_buffered_bytes.as_usize());
         let links = Arc::new(Links {
             node: config.node.id.clone(),
             common: Common {
@@ -402,7 +410,7 @@ impl Node {
                     dead_after: config.health.dead_after.as_duration(),
                     ..Timers::default()
                 },
-                budget: Budget::new(config.limits.max_buffered_bytes.as_usize()),
+                budget: Arc::clone(&buffers),
                 ..Common::default()
             },
             environment: Arc::clone(&self.environment),
@@ -438,6 +446,7 @@ impl Node {
             in_memory,
             registry: self.registry,
             node_bytes: self.node_bytes,
+            buffers,
             line: self.line,
             metrics: self.metrics,
             ready,

@@ -105,6 +105,7 @@ impl Links {
                 Err(error) => {
                     tracing::warn!(%error, listener = from.listener.local(), "cannot accept a service's link");
                     tokio::select! {
+                        biased;
                         () = stop.cancelled() => return,
                         () = tokio::time::sleep(ACCEPT_PAUSE) => {}
                     }

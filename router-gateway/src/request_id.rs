@@ -21,7 +21,8 @@ pub struct RequestIds {
 impl RequestIds {
     #[must_use]
     pub fn new(environment: &dyn Environment) -> Self {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let unix =
+            environment.wall_clock().unwrap_or_else(SystemTime::now).duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             seed: environment.random_u64(),
             counter: AtomicU64::new(0),

@@ -33,6 +33,7 @@ impl Edge {
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept client connections");
                     tokio::select! {
+                        biased;
                         () = this.stop.requested() => break,
                         () = tokio::time::sleep(ACCEPT_PAUSE) => {}
                     }

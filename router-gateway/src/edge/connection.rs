@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue};
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -392,8 +392,9 @@ impl<S: Answering> hyper::service::Service<Request<Incoming>> for Requests<S> {
             waits_for_continue,
             explain: false,
         });
+        let head_only = *request.method() == Method::HEAD;
         // The stack's services are always ready: their bounds answer 503, they do not make the connection wait.
-        Answer { answer: self.stack.borrow_mut().call(request), open: Some(open) }
+        Answer { answer: self.stack.borrow_mut().call(request), head_only, open: Some(open) }
     }
 }
 
@@ -402,6 +403,7 @@ pin_project! {
     pub(super) struct Answer<F> {
         #[pin]
         answer: F,
+        head_only: bool,
         open: Option<OpenGuard>,
     }
 }
@@ -416,6 +418,10 @@ where
         let this = self.project();
         let Ok(mut response) = ready!(this.answer.poll(cx));
         let open = this.open.take();
+        if *this.head_only {
+            // RFC 9110 9.3.2. HTTP/2's library would send it, a problem document say, and the client break the stream off.
+            *response.body_mut() = Body::empty();
+        }
         if open.as_ref().is_some_and(|open| open.connection().has_given_up()) {
             // RFC 9112 9.6: a client that is not told would send its next request here.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -1,10 +1,11 @@
 //! Identify: gives each request its id, and each refusal its document (SPEC 12).
 //!
-//! The outermost layer, so that every answer has the id, whoever refused.
+//! The outermost layer, so that every answer has the id, whoever refused; and the date, where it is not the system's clock,
+//! which the HTTP library reads, that tells it.
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, header};
 use router_link::{Body, Environment};
 
 use super::Policy;
@@ -19,12 +20,25 @@ const ADDED_FIELDS: usize = 6;
 pub struct Identify {
     ids: Arc<RequestIds>,
     environment: Arc<dyn Environment>,
+    /// The environment has a wall clock of its own.
+    dates: bool,
 }
 
 impl Identify {
     #[must_use]
     pub fn new(ids: Arc<RequestIds>, environment: Arc<dyn Environment>) -> Self {
-        Self { ids, environment }
+        let dates = environment.wall_clock().is_some();
+        Self { ids, environment, dates }
+    }
+}
+
+impl Identify {
+    /// Only where the answer has none yet: an intermediary keeps the origin's (RFC 9110 6.6.1).
+    fn date(&self, response: &mut Response<Body>) {
+        let date = self.environment.wall_clock().map(httpdate::fmt_http_date);
+        if let Some(Ok(date)) = date.as_deref().map(HeaderValue::from_str) {
+            response.headers_mut().entry(header::DATE).or_insert(date);
+        }
     }
 }
 
@@ -56,5 +70,8 @@ impl Policy for Identify {
     fn after(&self, id: HeaderValue, response: &mut Response<Body>) {
         respond::render(response, Some(&id));
         response.headers_mut().insert(X_REQUEST_ID, id);
+        if self.dates {
+            self.date(response);
+        }
     }
 }

@@ -79,6 +79,20 @@ async fn refusals_leave_the_connection_as_it_is() {
 }
 
 #[tokio::test]
+async fn nothing_follows_the_head_of_an_answer_to_head() {
+    let gateway = gateway(|_| {}).await;
+    let _stub = Plan::new(&[("POST", "/echo")]).join(&gateway, echo()).await;
+    let mut client = connect(&gateway).await;
+    for (path, status) in [("/nowhere", 404), ("/echo", 405)] {
+        let response = client.send_request(request("HEAD", path, Vec::new())).await.unwrap();
+        assert_eq!(response.status(), status);
+        assert_ne!(response.headers()["content-length"], "0", "what GET would have");
+        let body = response.into_body().collect().await.expect("a stream that is well-formed");
+        assert_eq!(body.to_bytes(), "");
+    }
+}
+
+#[tokio::test]
 async fn a_dropped_request_cancels_its_stream_alone() {
     let gateway = gateway(|_| {}).await;
     let (begun, cancelled) =
