@@ -9,6 +9,7 @@ mod endure;
 mod lint;
 mod metadata;
 mod process;
+mod simulate;
 mod test;
 mod tidy;
 
@@ -34,6 +35,8 @@ enum Command {
     Lint,
     /// Check the house rules alone: crate graph, import cycles, file headers and lengths, banned words.
     Tidy,
+    /// Run the product on a deterministic network with faults, from seeds.
+    Simulate(simulate::Args),
     /// Run the criterion benches and print one table.
     Bench(bench::Args),
     /// Try whole processes: slow readers, cancellations, restarts and kills under load, soaks.
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&workspace, &args),
         Command::Lint => lint::run(&workspace),
         Command::Tidy => tidy::run(&workspace),
+        Command::Simulate(args) => simulate::run(&workspace, &args),
         Command::Bench(args) => bench::run(&workspace, &args),
         Command::Endure(args) => endure::run(&workspace, &args),
     });
