@@ -22,11 +22,14 @@ pub struct OutlierPolicy {
 }
 
 impl OutlierPolicy {
-    /// Whether so many failures in a row are a reason to look: at the limit, and again at each multiple of it, so that
-    /// an instance that cannot be ejected costs no look for every further failure.
+    /// Whether so many failures in a row are a reason to look whether the instance can be ejected: at the limit, at twice
+    /// that, four times and so on, and then at every 64th multiple. Where all fail, few can be ejected, and it costs the
+    /// others next to nothing to fail on.
     #[must_use]
     pub const fn is_due(&self, failures: u32) -> bool {
-        failures != 0 && failures.is_multiple_of(self.consecutive_failures.get())
+        let limit = self.consecutive_failures.get();
+        let times = failures / limit;
+        times != 0 && failures.is_multiple_of(limit) && (times.is_power_of_two() || times.is_multiple_of(64))
     }
 
     /// Whether one more may be ejected, of a version with so many instances and so many ejected ones among them;
@@ -105,9 +108,9 @@ mod tests {
     }
 
     #[test]
-    fn five_failures_are_a_reason_to_look_and_then_every_fifth_one() {
-        let due: Vec<u32> = (0..20).filter(|failures| policy().is_due(*failures)).collect();
-        assert_eq!(due, [5, 10, 15]);
+    fn five_failures_are_a_reason_to_look_and_then_fewer_and_fewer() {
+        let due: Vec<u32> = (0..1300).filter(|failures| policy().is_due(*failures)).collect();
+        assert_eq!(due, [5, 10, 20, 40, 80, 160, 320, 640, 960, 1280]);
     }
 
     #[test]

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use crate::common::{assert_problem, read_response, status};
 use crate::memory::Clients;
-use crate::stub::{Handler, Plan, gateway_in_memory, handler};
+use crate::stub::{Answers, Handler, Plan, gateway_in_memory, handler};
 use http::{Request, Response, StatusCode};
-use router_common::frame::CloseCode;
+use router_common::frame::{CloseCode, Reason};
 use router_common::session::lease::Lease;
 use router_config::RouterConfig;
 use router_config::router::Strategy;
 use router_gateway::Gateway;
 use router_gateway::registry::views::{CircuitState, CircuitView};
-use router_link::{Body, Environment as _, SystemEnvironment};
+use router_link::{Body, Environment as _, Responder, SystemEnvironment};
 use tokio::io::AsyncWriteExt;
 use tokio::task::yield_now;
 
@@ -131,6 +131,33 @@ async fn what_a_dead_link_did_not_see_goes_over_the_instances_other_link() {
     gateway.registry().handles()[next].close(CloseCode::Normal, "");
     let (head, again) = read_response(&mut client).await;
     assert_eq!((status(&head), again), ("200", body));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_saw_is_sent_again_three_times_and_outside_the_budget() {
+    let (gateway, clients) = gateway_in_memory(by_turn).await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&asked);
+    let refuses: Answers = Arc::new(move |_, responder: Responder| {
+        counts.fetch_add(1, Ordering::Relaxed);
+        responder.reject(Reason::Refused);
+    });
+    let mut stubs = Vec::new();
+    for id in ["a", "b", "c", "d", "e"] {
+        stubs.push(plan(id).join_as(&gateway, Arc::clone(&refuses)).await);
+    }
+    for round in 1..=20 {
+        assert_problem(&clients.get("/once", "").await, "503", "no_capacity");
+        assert_eq!(asked.load(Ordering::Relaxed), round * 4, "once, and three times again, each elsewhere");
+    }
+    let failures = ["a", "b", "c", "d", "e"].map(|id| circuit_of(&gateway, id).consecutive_failures);
+    assert_eq!(failures, [0; 5], "a refusal is no failure");
+    stubs.truncate(3);
+    while gateway.registry().len() != (3, 3) {
+        yield_now().await;
+    }
+    stubs.push(plan("e").join(&gateway, says("e")).await);
+    assert_eq!(statuses(&clients, "/once", 20).await, ["200"; 20], "the fourth is asked at last");
 }
 
 #[tokio::test]
