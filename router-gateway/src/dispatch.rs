@@ -356,7 +356,7 @@ impl Inner {
             raced += 1;
             let table = self.registry.table();
             if tries.explain {
-                tries.note_decision(explain(&table, &facts));
+                tries.note_decision(&explain(&table, &facts));
             }
             let decision = match decide(&table, &facts) {
                 // The instances of this table have left, and others have come that it does not know.

@@ -13,15 +13,10 @@ use crate::routing::InstanceKey;
 use crate::routing::explain::Explanation;
 use crate::routing::instance::LinkId;
 
-/// How far a request has come.
+/// How far a request has come. Small for most: they are sent once, and nobody asks why.
 #[derive(Default)]
 pub(super) struct Tries {
-    /// All instances that it was sent to.
-    instances: Vec<InstanceKey>,
-    /// Those among them that failed or refused it themselves, and are not to get it again.
-    failed: Vec<InstanceKey>,
-    /// Links that failed it. The instance behind one may have others.
-    links: Vec<LinkId>,
+    past: Option<Box<Past>>,
     /// How often it was provably not seen.
     pub(super) unseen: usize,
     /// Whether it was sent again for being idempotent.
@@ -34,7 +29,18 @@ pub(super) struct Tries {
     /// Whether the client is to be told why.
     pub(super) explain: bool,
     /// How many decisions were made of it, and the last one in one line.
-    explained: Cell<(u32, Option<HeaderValue>)>,
+    explained: Cell<Option<Box<(u32, HeaderValue)>>>,
+}
+
+/// Where a request has been in vain.
+#[derive(Default)]
+struct Past {
+    /// All instances that it was sent to.
+    instances: Vec<InstanceKey>,
+    /// Those among them that failed or refused it themselves, and are not to get it again.
+    failed: Vec<InstanceKey>,
+    /// Links that failed it. The instance behind one may have others.
+    links: Vec<LinkId>,
 }
 
 /// Where a request is not to go.
@@ -47,37 +53,39 @@ pub(super) struct Excluded<'t> {
 impl Tries {
     /// What is being decided of it.
     #[cold]
-    pub(super) fn note_decision(&self, explanation: Explanation) {
-        let decisions = self.explained.take().0.saturating_add(1);
-        self.explained.set((decisions, Some(explanation.brief(decisions))));
+    pub(super) fn note_decision(&self, explanation: &Explanation) {
+        let decisions = self.explained.take().map_or(1, |last| last.0.saturating_add(1));
+        self.explained.set(Some(Box::new((decisions, explanation.brief(decisions)))));
     }
 
     /// What was decided last, if the client is to be told.
     pub(super) fn explained(self) -> Option<HeaderValue> {
-        self.explained.into_inner().1
+        self.explained.into_inner().map(|last| last.1)
     }
 
     /// Whether it was sent before.
     pub(super) const fn are_any(&self) -> bool {
-        !self.instances.is_empty()
+        self.past.is_some()
     }
 
     /// It was sent in vain. A link that is lost or drains says nothing of the instance's others.
     pub(super) fn note(&mut self, instance: InstanceKey, link: LinkId, error: &CallError) {
-        self.instances.push(instance);
+        let past = self.past.get_or_insert_default();
+        past.instances.push(instance);
         match error {
-            CallError::Unseen { .. } | CallError::Lost { .. } => self.links.push(link),
-            _ => self.failed.push(instance),
+            CallError::Unseen { .. } | CallError::Lost { .. } => past.links.push(link),
+            _ => past.failed.push(instance),
         }
     }
 
     /// Somewhere else altogether.
     pub(super) fn anew(&self) -> Excluded<'_> {
-        Excluded { instances: &self.instances, links: &[] }
+        Excluded { instances: self.past.as_ref().map_or(&[], |past| &past.instances), links: &[] }
     }
 
     /// If there is nobody else: to an instance that has had it, over a link that has not. `None` if no link has failed.
     pub(super) fn over_other_links(&self) -> Option<Excluded<'_>> {
-        (!self.links.is_empty()).then_some(Excluded { instances: &self.failed, links: &self.links })
+        let past = self.past.as_ref().filter(|past| !past.links.is_empty())?;
+        Some(Excluded { instances: &past.failed, links: &past.links })
     }
 }
