@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::claims;
-use crate::router::{ShutdownConfig, distinct_endpoints, positive};
+use crate::router::{distinct_endpoints, positive};
 use crate::scalar::{ByteSize, GatewayUrl, HumanDuration, MethodName, SecretRef};
 use crate::validate::{Checks, Validate};
 
@@ -29,6 +29,20 @@ pub struct MicroserviceConfig {
     /// What to do when a gateway refuses an endpoint. Default: fail the start.
     pub on_refused: OnRefused,
     pub shutdown: ShutdownConfig,
+}
+
+/// How a service ends (SPEC 11).
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ShutdownConfig {
+    /// Time for what is in flight to finish. Default 30 s; then it is cut.
+    pub grace: HumanDuration,
+}
+
+impl Default for ShutdownConfig {
+    fn default() -> Self {
+        Self { grace: HumanDuration::from_secs(30) }
+    }
 }
 
 impl Default for MicroserviceConfig {

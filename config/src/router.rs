@@ -4,6 +4,7 @@
 //! root puts them together. A key stands here only once something acts on it.
 
 mod admin;
+mod ending;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,6 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use self::admin::{AdminAccess, AdminConfig};
+pub use self::ending::{ShutdownConfig, UpgradeConfig};
 use crate::claims;
 use crate::scalar::{ByteSize, HeaderKey, HumanDuration, IpRange, ListenAddr, MethodName};
 use crate::validate::{Checks, Validate};
@@ -38,6 +40,7 @@ pub struct RouterConfig<T> {
     pub services: BTreeMap<ServiceName, ServiceConfig>,
     pub log: LogConfig,
     pub shutdown: ShutdownConfig,
+    pub upgrade: UpgradeConfig,
 }
 
 impl<T: Validate> Validate for RouterConfig<T> {
@@ -49,6 +52,7 @@ impl<T: Validate> Validate for RouterConfig<T> {
         checks.section("limits", &self.limits);
         checks.section("health", &self.health);
         checks.section("services", &self.services);
+        checks.section("upgrade", &self.upgrade);
     }
 }
 
@@ -477,20 +481,6 @@ impl LogLevel {
             Self::Debug => "debug",
             Self::Trace => "trace",
         }
-    }
-}
-
-/// How a process ends (SPEC 13).
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct ShutdownConfig {
-    /// Time for what is in flight to finish. Default 30 s; then it is cut.
-    pub grace: HumanDuration,
-}
-
-impl Default for ShutdownConfig {
-    fn default() -> Self {
-        Self { grace: HumanDuration::from_secs(30) }
     }
 }
 

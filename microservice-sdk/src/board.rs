@@ -72,6 +72,13 @@ impl Board {
         links.filter(|link| link.is_open() && !link.is_draining()).min_by_key(|link| link.streams().0).cloned()
     }
 
+    /// Whether there are links, and all of them are to be replaced.
+    pub(crate) fn is_between_links(&self) -> bool {
+        let gateways = self.gateways.borrow();
+        let mut links = gateways.iter().flat_map(|gateway| &gateway.routable).filter(|link| link.is_open()).peekable();
+        links.peek().is_some() && links.all(Handle::is_draining)
+    }
+
     pub(crate) fn change(&self, place: usize, change: impl FnOnce(&mut Standing)) {
         self.gateways.send_modify(|gateways| {
             if let Some(gateway) = gateways.get_mut(place) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use router_common::frame::Reason;
-use router_link::{Call, CallError, Environment};
+use router_link::{Call, CallError, Environment, Handle};
 
 use crate::board::Board;
 use crate::message::{Request, Response};
@@ -86,9 +86,31 @@ impl Client {
         tokio::time::timeout(left, self.send(request)).await.unwrap_or(Err(ClientError::DeadlineExceeded))
     }
 
+    /// A link to call over. Where all that there are end, others are being dialled.
+    async fn link(&self) -> Result<Handle, ClientError> {
+        let mut changes = self.board.changes();
+        let waiting = async {
+            loop {
+                changes.borrow_and_update();
+                match self.board.any_link() {
+                    Some(link) => return Ok(link),
+                    None if self.board.is_between_links() => {}
+                    None => return Err(ClientError::NotConnected),
+                }
+                if changes.changed().await.is_err() {
+                    return Err(ClientError::NotConnected);
+                }
+            }
+        };
+        match self.board.any_link() {
+            Some(link) => Ok(link),
+            None => tokio::time::timeout(BETWEEN_LINKS, waiting).await.unwrap_or(Err(ClientError::NotConnected)),
+        }
+    }
+
     async fn send(&self, mut request: Request) -> Result<Response, ClientError> {
         for _ in 0..TRIES {
-            let link = self.board.any_link().ok_or(ClientError::NotConnected)?;
+            let link = self.link().await?;
             match link.call(&mut request, Call { deadline: self.deadline, ..Call::default() }).await {
                 Ok(response) => return Ok(response),
                 Err(CallError::Unseen { whole: true }) => {}
@@ -98,6 +120,9 @@ impl Client {
         Err(ClientError::NotTaken)
     }
 }
+
+/// How long a call waits for the link to a gateway's next process, after the present one has said that it leaves.
+const BETWEEN_LINKS: Duration = Duration::from_secs(5);
 
 impl From<CallError> for ClientError {
     fn from(error: CallError) -> Self {

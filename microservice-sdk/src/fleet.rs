@@ -9,10 +9,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::link_state::GatewayState;
-use crate::link_task::LinkTask;
+use crate::link_task::{Kept, LinkTask};
 use crate::plan::{GatewayPlan, Identity};
 use crate::serve::Server;
 use crate::start_error::StartError;
+
+/// Links that only serve to their end, over all gateways. With more, none is dialled in the place of a further one until it
+/// has ended: a gateway that drains every link as soon as it has come does not make them countless.
+const REPLACED: usize = 64;
 
 /// A gateway's place among all, and the link's number at it.
 type Berth = (usize, u16);
@@ -25,7 +29,10 @@ pub(crate) struct Fleet {
     /// The service drains: nothing more is opened.
     stop: CancellationToken,
     open: BTreeSet<Berth>,
-    tasks: JoinSet<(Berth, Result<(), StartError>)>,
+    /// Whose link serves to its end, and another is to be dialled. Once for each.
+    to_replace: BTreeSet<Berth>,
+    /// One for each open berth, and one for each link whose berth another one has.
+    tasks: JoinSet<(Berth, Result<Kept, StartError>)>,
 }
 
 impl Fleet {
@@ -35,7 +42,15 @@ impl Fleet {
         gateways: Vec<(Arc<GatewayPlan>, Arc<GatewayState>)>,
         stop: CancellationToken,
     ) -> Self {
-        Self { identity, server, gateways, stop, open: BTreeSet::new(), tasks: JoinSet::new() }
+        Self {
+            identity,
+            server,
+            gateways,
+            stop,
+            open: BTreeSet::new(),
+            to_replace: BTreeSet::new(),
+            tasks: JoinSet::new(),
+        }
     }
 
     /// Opens the links that are wanted and not there. One too many is left alone: it ends when it is lost.
@@ -44,9 +59,12 @@ impl Fleet {
             return;
         }
         for (place, (gateway, state)) in self.gateways.iter().enumerate() {
+            self.to_replace.extend(state.take_replaceable().into_iter().map(|number| (place, number)));
             for number in 0..state.links() {
                 let berth = (place, number);
-                if !self.open.insert(berth) {
+                let replaced = self.tasks.len().saturating_sub(self.open.len());
+                let is_replacement = replaced < REPLACED && self.to_replace.remove(&berth);
+                if !self.open.insert(berth) && !is_replacement {
                     continue;
                 }
                 let task = LinkTask {
@@ -55,6 +73,7 @@ impl Fleet {
                     state: Arc::clone(state),
                     server: self.server.clone(),
                     number,
+                    is_replacement,
                     stop: self.stop.clone(),
                 };
                 self.tasks.spawn(async move { (berth, task.run().await) });
@@ -65,9 +84,11 @@ impl Fleet {
     /// Waits for the next task that ends; `None` when there is none left. To be called again if it was dropped.
     pub(crate) async fn next_ended(&mut self) -> Option<Result<(), StartError>> {
         match self.tasks.join_next().await? {
+            // Its berth is another one's, or is yet to be.
+            Ok((_, Ok(Kept::Replaced))) => Some(Ok(())),
             Ok((berth, ended)) => {
                 self.open.remove(&berth);
-                Some(ended)
+                Some(ended.map(|_| ()))
             }
             Err(error) => Some(Err(StartError::Panicked(error.to_string()))),
         }

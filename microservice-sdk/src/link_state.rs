@@ -2,6 +2,7 @@
 //!
 //! It dials nothing and serves nothing.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use router_common::frame::{CloseCode, RefusedEndpoint};
@@ -9,6 +10,7 @@ use router_common::limits;
 use router_common::session::RegisterError;
 use router_config::microservice::OnRefused;
 use router_link::{ConnectionEvent, Handle};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::board::{Board, Standing};
@@ -34,12 +36,17 @@ pub(crate) struct GatewayState {
     place: usize,
     /// A lock and no channel: it is taken once a dial or a link's end, and for an instant.
     outage: Mutex<Outage>,
+    /// The numbers of links that the gateway drains: others are to be dialled in their place. At most one for each link.
+    replaceable: Mutex<BTreeSet<u16>>,
+    /// Tells those who wait to dial again that the gateway's process has just ended, so that another may come soon.
+    ended: Notify,
 }
 
 impl GatewayState {
     pub(crate) fn new(board: Arc<Board>, place: usize, gateway: &GatewayPlan, on_refused: OnRefused) -> Arc<Self> {
         let target = gateway.connector.target().to_owned();
-        Arc::new(Self { target, on_refused, asked: gateway.links, board, place, outage: Mutex::default() })
+        let (outage, replaceable, ended) = (Mutex::default(), Mutex::default(), Notify::new());
+        Arc::new(Self { target, on_refused, asked: gateway.links, board, place, outage, replaceable, ended })
     }
 
     /// How many links there are to be now. Where no number was asked for it is one, until the gateway has said how many it
@@ -51,6 +58,29 @@ impl GatewayState {
 
     pub(crate) fn outage(&self) -> MutexGuard<'_, Outage> {
         self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The gateway drains the link of this number: its process leaves, and another one may already be there. The link
+    /// itself serves on until it ends.
+    pub(crate) fn replace(&self, number: u16) {
+        self.replaceable.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
+        // Wakes whoever opens links.
+        self.board.change(self.place, |_| {});
+    }
+
+    /// The numbers of the links to be replaced, once.
+    pub(crate) fn take_replaceable(&self) -> BTreeSet<u16> {
+        std::mem::take(&mut *self.replaceable.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The gateway's process has ended in good order.
+    pub(crate) fn process_ended(&self) {
+        self.ended.notify_waiters();
+    }
+
+    /// Waits until the gateway's process ends in good order.
+    pub(crate) async fn next_end_of_process(&self) {
+        self.ended.notified().await;
     }
 
     /// Whether it has welcomed this process once: then what it says later is no mistake of the configuration.
@@ -67,6 +97,7 @@ impl GatewayState {
 #[derive(Debug)]
 pub(crate) struct LinkState {
     gateway: Arc<GatewayState>,
+    number: u16,
     /// Set when nothing of the gateway's is in flight on the link and nothing more will come.
     pub(crate) drained: CancellationToken,
     outcome: Mutex<Outcome>,
@@ -76,13 +107,15 @@ pub(crate) struct LinkState {
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) welcomed: bool,
+    /// Another link has its number: it was only to serve to its end.
+    pub(crate) replaced: bool,
     /// The service is to end because of it.
     pub(crate) fatal: Option<StartError>,
 }
 
 impl LinkState {
-    pub(crate) fn new(gateway: Arc<GatewayState>) -> Arc<Self> {
-        Arc::new(Self { gateway, drained: CancellationToken::new(), outcome: Mutex::default() })
+    pub(crate) fn new(gateway: Arc<GatewayState>, number: u16) -> Arc<Self> {
+        Arc::new(Self { gateway, number, drained: CancellationToken::new(), outcome: Mutex::default() })
     }
 
     pub(crate) fn take_outcome(&self) -> Outcome {
@@ -121,7 +154,13 @@ impl LinkState {
                 }
                 self.tell_if_ready(table);
             }
-            ConnectionEvent::PeerDraining => tracing::info!(gateway = %target, "the gateway drains its link"),
+            ConnectionEvent::PeerDraining => {
+                // A gateway drains its links when it leaves, or when another process has this instance's place.
+                if !std::mem::replace(&mut self.outcome().replaced, true) {
+                    tracing::info!(gateway = %target, link = self.number, "the gateway drains the link; dialling anew");
+                    self.gateway.replace(self.number);
+                }
+            }
             ConnectionEvent::Drained => self.drained.cancel(),
             ConnectionEvent::Closed(_) => {
                 board.change(*place, |standing| standing.routable.retain(|link| !link.is_same(handle)));

@@ -25,8 +25,20 @@ pub(crate) struct LinkTask {
     pub(crate) server: Server,
     /// This link's number, from 0.
     pub(crate) number: u16,
+    /// The first dialling follows a link of this number that still serves, and waits a moment, so that not all services
+    /// of a gateway that leaves come at once.
+    pub(crate) is_replacement: bool,
     /// The service drains.
     pub(crate) stop: CancellationToken,
+}
+
+/// Why a link is not kept any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// To its end: nobody has its number.
+    Alone,
+    /// To its end, while another link had taken its number already.
+    Replaced,
 }
 
 /// How one dialling ended.
@@ -35,6 +47,8 @@ enum Ended {
     Stopped,
     /// By itself, after it worked or before.
     Lost { welcomed: bool },
+    /// By itself, after another link had taken its number.
+    Replaced,
 }
 
 impl LinkTask {
@@ -42,22 +56,34 @@ impl LinkTask {
     ///
     /// # Errors
     /// What ends the whole service.
-    pub(crate) async fn run(self) -> Result<(), StartError> {
+    pub(crate) async fn run(self) -> Result<Kept, StartError> {
         let mut backoff = Backoff::default();
+        if self.is_replacement && !self.has_waited(&mut backoff).await {
+            return Ok(Kept::Alone);
+        }
         loop {
             match self.once().await? {
-                Ended::Stopped => return Ok(()),
+                Ended::Stopped => return Ok(Kept::Alone),
+                Ended::Replaced => return Ok(Kept::Replaced),
                 Ended::Lost { welcomed: true } => backoff.reset(),
                 Ended::Lost { welcomed: false } => {}
             }
-            if self.number >= self.state.links() {
-                return Ok(());
+            if self.number >= self.state.links() || !self.has_waited(&mut backoff).await {
+                return Ok(Kept::Alone);
             }
+        }
+    }
+
+    /// Waits before the next dialling; `false`: the service stops.
+    async fn has_waited(&self, backoff: &mut Backoff) -> bool {
+        loop {
             let wait = backoff.next_wait(self.identity.environment.random_u64());
             tracing::debug!(gateway = %self.state.target, ?wait, "dialling again");
-            let slept = self.stop.run_until_cancelled(tokio::time::sleep(wait)).await;
-            if slept.is_none() {
-                return Ok(());
+            tokio::select! {
+                () = self.stop.cancelled() => return false,
+                () = tokio::time::sleep(wait) => return true,
+                // Nobody answered because that process was leaving. The next one may be there at once.
+                () = self.state.next_end_of_process() => backoff.reset(),
             }
         }
     }
@@ -73,7 +99,7 @@ impl LinkTask {
                 return Ok(Ended::Lost { welcomed: false });
             }
         };
-        let link_state = LinkState::new(Arc::clone(&self.state));
+        let link_state = LinkState::new(Arc::clone(&self.state), self.number);
         let session = self.session(&link);
         let application = ServiceApplication::new(self.server.clone(), Arc::clone(&link_state));
         let environment = Arc::clone(&self.identity.environment);
@@ -93,8 +119,15 @@ impl LinkTask {
         if let Some(error) = outcome.fatal {
             return Err(error);
         }
+        if closed.by == ClosedBy::Peer && closed.code == CloseCode::Shutdown && outcome.welcomed {
+            self.state.process_ended();
+        }
         if self.stop.is_cancelled() {
             return Ok(Ended::Stopped);
+        }
+        if outcome.replaced {
+            self.judge_replaced(&closed)?;
+            return Ok(Ended::Replaced);
         }
         self.judge(&closed)?;
         Ok(Ended::Lost { welcomed: outcome.welcomed })
@@ -144,12 +177,9 @@ impl LinkTask {
 
     /// Whether an end is one after which there is no sense in dialling again.
     fn judge(&self, closed: &Closed) -> Result<(), StartError> {
+        self.judge_replaced(closed)?;
         let gateway = self.state.target.clone();
-        let by_peer = closed.by == ClosedBy::Peer;
         match closed.code {
-            CloseCode::Superseded if by_peer => {
-                return Err(StartError::Superseded { gateway, instance: self.identity.instance.id.clone() });
-            }
             // At the first contact these are mistakes of the configuration. Later they are the gateway's, and pass.
             CloseCode::UnsupportedVersion
             | CloseCode::Unauthenticated
@@ -162,6 +192,15 @@ impl LinkTask {
             _ => {}
         }
         self.tell("the link to the gateway ended", &format_args!("{}: {}", closed.code, closed.text));
+        Ok(())
+    }
+
+    /// The same for a link whose number another one has: only that the whole instance was superseded concerns others.
+    fn judge_replaced(&self, closed: &Closed) -> Result<(), StartError> {
+        if closed.code == CloseCode::Superseded && closed.by == ClosedBy::Peer {
+            let (gateway, instance) = (self.state.target.clone(), self.identity.instance.id.clone());
+            return Err(StartError::Superseded { gateway, instance });
+        }
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use router_config::RouterConfig;
+use router_config::{HumanDuration, RouterConfig};
 use router_gateway::Gateway;
 use router_gateway::edge::{BoxHttpListener, BoxIo, HttpListener};
 use router_link::Body;
@@ -66,7 +66,10 @@ impl TestGateway {
     /// # Panics
     /// If the gateway or the service does not start.
     pub async fn start<S: Send + Sync + 'static>(service: Microservice<S>) -> Self {
-        let mut gateway = Self::empty(&RouterConfig::<()>::default()).await;
+        let mut config = RouterConfig::<()>::default();
+        // Nobody waits for requests that no test sends any more.
+        config.shutdown.idle_linger = HumanDuration::from_secs(0);
+        let mut gateway = Self::empty(&config).await;
         let running = gateway.join(service).await;
         gateway.services.push(running);
         gateway

@@ -307,6 +307,49 @@ async fn a_lost_link_is_dialled_again_with_the_same_incarnation() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_link_that_the_gateway_drains_serves_to_its_end_while_another_takes_its_place() {
+    let mut theatre = theatre().await;
+    let old = theatre.gateway.link().await;
+    let asker = theatre.gateway.clone();
+    let asked = tokio::spawn(async move { text(asker.get("/wait").await.unwrap()).await });
+    assert_eq!(theatre.heard().await, "started");
+    old.drain();
+    theatre.gateway.links(2).await;
+    let hellos = theatre.gateway.hellos();
+    assert_eq!((hellos[0].link, hellos[0].incarnation), (hellos[1].link, hellos[1].incarnation));
+    assert_eq!(text(theatre.gateway.get("/hello/x").await.unwrap()).await.unwrap(), "Hello, x!");
+    // A call does not go where nobody wants it.
+    let request = microservice_sdk::http::Request::get("/other").body(Body::empty()).unwrap();
+    theatre.running.client().call(request).await.unwrap();
+    assert!(old.is_open(), "what is in flight there goes on");
+    theatre.stage.go.add_permits(1);
+    assert_eq!(asked.await.unwrap().unwrap(), "played");
+
+    old.close(CloseCode::Shutdown, "the process ends");
+    old.closed().await;
+    assert_eq!(text(theatre.gateway.get("/hello/y").await.unwrap()).await.unwrap(), "Hello, y!");
+    theatre.running.shutdown().await.unwrap();
+    assert_eq!(theatre.gateway.hellos().len(), 2, "it was replaced already");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_drains_every_link_is_not_dialled_without_end() {
+    let gateway = FakeGateway::start();
+    let (stage, _heard) = Stage::new();
+    let running = service(stage).connector(gateway.connector()).start().unwrap();
+    for count in 1..=65 {
+        gateway.links(count).await;
+        gateway.link().await.drain();
+    }
+    let last = gateway.link().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(gateway.hellos().len(), 65, "so many old links are enough");
+    last.close(CloseCode::Shutdown, "one of them ends");
+    gateway.links(66).await;
+    running.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_superseded_service_ends_and_does_not_come_back() {
     let mut theatre = theatre().await;
     theatre.gateway.link().await.close(CloseCode::Superseded, "another process");

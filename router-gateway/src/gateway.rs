@@ -1,7 +1,9 @@
 //! Gateway: puts the rooms together, starts them, and stops them in good order.
 //!
 //! It can be embedded: its listeners, its clock and its randomness can be given from outside, and it runs on whatever
-//! runtimes it is given. It knows no transport but the in-memory one, which every gateway has.
+//! runtimes it is given. It knows no transport but the in-memory one, which every gateway has. How it stops is `ending`'s.
+
+mod ending;
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,13 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use router_common::frame::{CloseCode, ReceiveLimits};
+use router_common::frame::ReceiveLimits;
 use router_common::session::{Budget, Common, Secrets, Timers};
 use router_config::router::AdminAccess;
 use router_config::{RouterConfig, SecretError};
 use router_link::{Connector, Environment, Handle, SystemEnvironment};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceBuilder;
 use transport_in_memory::InMemory;
@@ -23,7 +24,8 @@ use transport_in_memory::InMemory;
 use crate::admin::{Access, Admin};
 use crate::dispatch::{Dispatch, DispatchSettings, Inner, RetryBudget, WaitingLine};
 use crate::edge::{
-    BoxHttpListener, Door, Edge, EdgeContext, EdgeSettings, Floor, HeldBytes, HttpListener as _, Stop, TcpHttpListener,
+    BoxHttpListener, Door, Edge, EdgeContext, EdgeSettings, Floor, Gate, HeldBytes, HttpListener as _, Stop,
+    TcpHttpListener, bind,
 };
 use crate::http_semantics::TrustedProxies;
 use crate::layers::{Identify, Message, PolicyLayer};
@@ -32,14 +34,13 @@ use crate::publishing::publisher;
 use crate::registry::{Registry, RegistrySettings};
 use crate::request_id::RequestIds;
 use crate::settings::ServiceListener;
+use crate::sockets::{Purpose, Sockets};
 use crate::stack::stack;
 use crate::telemetry::{Metrics, WorkerMetrics};
 use crate::token::AdminToken;
 
 /// Between two looks of the registry at what is left over.
 const SWEEP: Duration = Duration::from_secs(1);
-/// After the grace, how long links get to say CLOSE.
-const CLOSING: Duration = Duration::from_secs(2);
 /// Connections to the admin listener.
 const ADMIN_CONNECTIONS: usize = 64;
 
@@ -60,6 +61,8 @@ pub struct Builder {
     http: Vec<BoxHttpListener>,
     workers: Vec<tokio::runtime::Handle>,
     admin: bool,
+    sockets: Sockets,
+    held: bool,
 }
 
 /// What the gateway takes from `router.yaml`, whatever its transports.
@@ -81,15 +84,31 @@ pub struct Gateway {
     buffers: Arc<Budget>,
     line: Arc<WaitingLine>,
     metrics: Arc<Metrics>,
+    environment: Arc<dyn Environment>,
     ready: Arc<AtomicBool>,
+    /// Its listening sockets, to be given to another process.
+    sockets: Sockets,
+    gates: Gates,
     stop: Stop,
+    linger_over: Stop,
     stop_admin: Stop,
-    stop_links: CancellationToken,
+    drain_wanted: Stop,
     http_tasks: TaskTracker,
     link_tasks: TaskTracker,
     other_tasks: TaskTracker,
     cut: Stop,
     grace: Duration,
+    idle_linger: Duration,
+}
+
+/// Who is let in.
+#[derive(Debug, Clone)]
+struct Gates {
+    /// HTTP clients.
+    clients: Gate,
+    /// Operators.
+    admin: Gate,
+    services: Gate,
 }
 
 impl Gateway {
@@ -104,6 +123,8 @@ impl Gateway {
             http: Vec::new(),
             workers: Vec::new(),
             admin: true,
+            sockets: Sockets::default(),
+            held: false,
         }
     }
 
@@ -160,42 +181,6 @@ impl Gateway {
     pub fn waiting(&self) -> usize {
         self.line.len()
     }
-
-    /// Stops in good order: not ready any more, no new connections, what is in flight may finish within the grace, then
-    /// the links are closed (SPEC 13).
-    pub async fn shutdown(self) {
-        self.ready.store(false, Ordering::Release);
-        self.stop.request();
-        self.stop_links.cancel();
-        for handle in self.registry.handles() {
-            handle.drain();
-        }
-        self.http_tasks.close();
-        if tokio::time::timeout(self.grace, self.http_tasks.wait()).await.is_err() {
-            tracing::warn!(grace = ?self.grace, "requests were still in flight when the grace was over");
-        }
-        for handle in self.registry.handles() {
-            handle.close(CloseCode::Shutdown, "the gateway is shutting down");
-        }
-        self.link_tasks.close();
-        let _ = tokio::time::timeout(CLOSING, self.link_tasks.wait()).await;
-        self.stop_admin.request();
-        self.cut.request();
-        for tasks in [&self.http_tasks, &self.link_tasks, &self.other_tasks] {
-            tasks.close();
-            let _ = tokio::time::timeout(CLOSING, tasks.wait()).await;
-        }
-    }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        self.ready.store(false, Ordering::Release);
-        self.stop.request();
-        self.stop_admin.request();
-        self.stop_links.cancel();
-        self.cut.request();
-    }
 }
 
 impl std::fmt::Debug for Gateway {
@@ -247,12 +232,27 @@ impl Builder {
         self
     }
 
+    /// Listens with these sockets where they are those of HTTP or of the admin pages, in place of binding the configured
+    /// addresses. However many they are, all workers have connections of them.
+    #[must_use]
+    pub fn sockets(mut self, sockets: Sockets) -> Self {
+        self.sockets = sockets;
+        self
+    }
+
+    /// Lets services in, and neither clients nor operators until [`Gateway::open`].
+    #[must_use]
+    pub const fn held(mut self) -> Self {
+        self.held = true;
+        self
+    }
+
     /// Starts. To be called within a runtime, on which accepting of links, sweeping and the admin listener run.
     ///
     /// # Errors
     /// [`StartError`]: an address that cannot be listened on, or a token that cannot be read.
     pub async fn start(self) -> Result<Gateway, StartError> {
-        let Self { settings, environment, services, http, workers, admin } = self;
+        let Self { settings, environment, services, http, workers, admin, mut sockets, held } = self;
         let current = tokio::runtime::Handle::current();
         let workers = if workers.is_empty() { vec![current] } else { workers };
         let config = &settings.config;
@@ -261,7 +261,12 @@ impl Builder {
         let line = Arc::new(WaitingLine::new(config.limits.max_waiting.get()));
         let hook = Arc::clone(&line);
         registry.on_published(move || hook.changed());
-        let node = Node {
+        let clients = if held { Gate::held() } else { Gate::opened() };
+        let admin_gate = if held { Gate::held() } else { Gate::opened() };
+        let mut node = Node {
+            sockets: Sockets::default(),
+            gates: Gates { clients, admin: admin_gate, services: Gate::opened() },
+            held,
             environment: Arc::clone(&environment),
             node_bytes: Arc::new(HeldBytes::new(config.limits.max_aggregate_inflight_bytes.as_u64())),
             places: Arc::new(Semaphore::new(config.limits.max_connections.get().min(Semaphore::MAX_PERMITS))),
@@ -270,19 +275,21 @@ impl Builder {
             registry,
             line,
             stop: Stop::new(),
+            linger_over: Stop::new(),
             http_tasks: TaskTracker::new(),
             other_tasks: TaskTracker::new(),
             cut: Stop::new(),
             access,
             settings,
         };
-        let (http_addr, listeners) = node.http_listeners(http, &workers)?;
+        let (http_addr, listeners) = node.http_listeners(http, &mut sockets, &workers)?;
         let mut link_workers = Vec::new();
         for (number, (runtime, listener)) in workers.iter().zip(listeners).enumerate() {
             let dispatch = node.worker(number, runtime, listener);
             link_workers.push(LinkWorker { runtime: runtime.clone(), dispatch });
         }
-        node.finish(http_addr, link_workers, services).await
+        let admin = sockets.take(Purpose::Admin, node.settings.config.admin.listen.addr());
+        node.finish(http_addr, link_workers, services, admin).await
     }
 }
 
@@ -306,7 +313,12 @@ struct Node {
     node_bytes: Arc<HeldBytes>,
     places: Arc<Semaphore>,
     floor: Arc<Floor>,
+    /// Copies of those listened with, to be given to another process.
+    sockets: Sockets,
+    gates: Gates,
+    held: bool,
     stop: Stop,
+    linger_over: Stop,
     http_tasks: TaskTracker,
     other_tasks: TaskTracker,
     cut: Stop,
@@ -321,8 +333,9 @@ enum Clients {
 
 impl Node {
     fn http_listeners(
-        &self,
+        &mut self,
         given: Vec<BoxHttpListener>,
+        sockets: &mut Sockets,
         workers: &[tokio::runtime::Handle],
     ) -> Result<(Option<SocketAddr>, Vec<Clients>), StartError> {
         if !given.is_empty() {
@@ -330,19 +343,45 @@ impl Node {
             let listeners = given.into_iter().map(Clients::Given).chain(std::iter::repeat_with(|| Clients::None));
             return Ok((address, listeners.take(workers.len()).collect()));
         }
-        let mut address = self.settings.config.http.listen.addr();
-        let mut listeners = Vec::new();
-        for (runtime, door) in workers.iter().zip(Door::all(&self.floor)) {
-            let _entered = runtime.enter();
-            let bound = TcpHttpListener::bind(address, workers.len()).and_then(|listener| {
+        let configured = self.settings.config.http.listen.addr();
+        let refused = |address| move |source| StartError::Listen { what: "http", address, source };
+        let mut sockets = sockets.take(Purpose::Http, configured);
+        let mut address = configured;
+        if sockets.is_empty() {
+            for _ in workers {
+                let socket = bind(address, workers.len()).map_err(refused(address))?;
                 // The first one finds the port where any would do; the others share it.
-                address = listener.local_addr()?;
-                Ok(listener)
-            });
-            let listener = bound.map_err(|source| StartError::Listen { what: "http", address, source })?;
+                address = socket.local_addr().map_err(refused(address))?;
+                sockets.push(socket);
+            }
+        } else if let Some(socket) = sockets.first() {
+            address = socket.local_addr().map_err(refused(address))?;
+        }
+        for socket in &sockets {
+            self.keep(Purpose::Http, socket, configured).map_err(refused(address))?;
+        }
+        // Where there are more of them than workers, some have several; where there are fewer, doors bring connections to
+        // those who have none.
+        let mut shares: Vec<Vec<std::net::TcpListener>> = workers.iter().map(|_| Vec::new()).collect();
+        for (number, socket) in sockets.into_iter().enumerate() {
+            let worker = number % workers.len();
+            shares[worker].push(socket);
+        }
+        let mut listeners = Vec::new();
+        for ((runtime, door), share) in workers.iter().zip(Door::all(&self.floor)).zip(shares) {
+            let _entered = runtime.enter();
+            let listener = TcpHttpListener::from_all(share, address).map_err(refused(address))?;
             listeners.push(Clients::Tcp(if workers.len() > 1 { listener.with_door(door) } else { listener }));
         }
         Ok((Some(address), listeners))
+    }
+
+    /// Keeps a copy of a listening socket, if another process may ask for it.
+    fn keep(&mut self, purpose: Purpose, socket: &std::net::TcpListener, configured: SocketAddr) -> io::Result<()> {
+        if self.settings.config.upgrade.socket.is_some() {
+            self.sockets.add(purpose, socket.try_clone()?, Some(configured));
+        }
+        Ok(())
     }
 
     fn worker(&self, number: usize, runtime: &tokio::runtime::Handle, clients: Clients) -> Dispatch {
@@ -377,7 +416,9 @@ impl Node {
             places: Arc::clone(&self.places),
             floor: Arc::clone(&self.floor),
             worker: number,
+            gate: self.gates.clients.clone(),
             stop: self.stop.clone(),
+            linger_over: self.linger_over.clone(),
             tasks: self.http_tasks.clone(),
             cut: self.cut.clone(),
         };
@@ -390,15 +431,19 @@ impl Node {
     }
 
     async fn finish(
-        self,
+        mut self,
         http: Option<SocketAddr>,
         workers: Vec<LinkWorker>,
         services: Vec<ServiceListener>,
+        admin: Vec<std::net::TcpListener>,
     ) -> Result<Gateway, StartError> {
-        let config = &self.settings.config;
         let ready = Arc::new(AtomicBool::new(false));
-        let stop_admin = Stop::new();
-        let admin = self.access.as_ref().map(|access| self.admin(access, &ready, &stop_admin)).transpose()?;
+        let (stop_admin, drain_wanted) = (Stop::new(), Stop::new());
+        let admin = match self.access.take() {
+            Some(access) => Some(self.admin(access, admin, &ready, &stop_admin, &drain_wanted)?),
+            None => None,
+        };
+        let config = &self.settings.config;
         let buffers = Budget::new(config.limits.max_buffered_bytes.as_usize());
         let links = Arc::new(Links {
             node: config.node.id.clone(),
@@ -422,23 +467,28 @@ impl Node {
             cut: self.cut.clone(),
             unwelcomed: std::sync::Mutex::default(),
         });
-        let stop_links = CancellationToken::new();
         let (in_memory, listener) = InMemory::new();
-        let in_process = ServiceListener { listener: Box::new(listener), secrets: Secrets::none() };
+        let in_process = ServiceListener { listener: Box::new(listener), secrets: Secrets::none(), socket: None };
         let names = services.iter().map(|service| service.listener.local().to_owned()).collect();
-        for service in services.into_iter().chain([in_process]) {
-            self.other_tasks.spawn(Arc::clone(&links).accept(service, stop_links.clone()));
+        for mut service in services.into_iter().chain([in_process]) {
+            if let Some(kept) = service.socket.take()
+                && config.upgrade.socket.is_some()
+            {
+                self.sockets.append(kept);
+            }
+            self.other_tasks.spawn(Arc::clone(&links).accept(service, self.gates.services.keeper()));
         }
         let publisher = publisher(Arc::clone(&self.registry), Arc::clone(&self.environment));
         let cut = self.cut.clone();
         self.other_tasks.spawn(async move { cut.unless_requested(publisher).await });
-        let (registry, environment, cut) = (Arc::clone(&self.registry), self.environment, self.cut.clone());
+        let (registry, environment, cut) =
+            (Arc::clone(&self.registry), Arc::clone(&self.environment), self.cut.clone());
         self.other_tasks.spawn(async move {
             while cut.unless_requested(tokio::time::sleep(SWEEP)).await.is_some() {
                 registry.sweep(environment.now());
             }
         });
-        ready.store(true, Ordering::Release);
+        ready.store(!self.held, Ordering::Release);
         Ok(Gateway {
             http,
             admin,
@@ -449,22 +499,36 @@ impl Node {
             buffers,
             line: self.line,
             metrics: self.metrics,
+            environment: self.environment,
             ready,
+            sockets: self.sockets,
+            gates: self.gates,
             stop: self.stop,
+            linger_over: self.linger_over,
             stop_admin,
-            stop_links,
+            drain_wanted,
             http_tasks: self.http_tasks,
             link_tasks: links.tasks.clone(),
             other_tasks: self.other_tasks,
             cut: self.cut,
             grace: config.shutdown.grace.as_duration(),
+            idle_linger: config.shutdown.idle_linger.as_duration(),
         })
     }
 
-    fn admin(&self, access: &Access, ready: &Arc<AtomicBool>, stop: &Stop) -> Result<SocketAddr, StartError> {
+    fn admin(
+        &mut self,
+        access: Access,
+        given: Vec<std::net::TcpListener>,
+        ready: &Arc<AtomicBool>,
+        stop: &Stop,
+        drain_wanted: &Stop,
+    ) -> Result<SocketAddr, StartError> {
         let address = self.settings.config.admin.listen.addr();
         let refused = |source| StartError::Listen { what: "admin", address, source };
-        let listener = TcpHttpListener::bind(address, 1).map_err(refused)?;
+        let given = given.into_iter().next().map_or_else(|| bind(address, 1), Ok).map_err(refused)?;
+        self.keep(Purpose::Admin, &given, address).map_err(refused)?;
+        let listener = TcpHttpListener::from_std(given).map_err(refused)?;
         let bound = listener.local_addr().map_err(refused)?;
         let context = Arc::new(EdgeContext {
             settings: EdgeSettings::default(),
@@ -473,8 +537,9 @@ impl Node {
             request_ids: Arc::new(RequestIds::new(&*self.environment)),
         });
         let pages = Admin {
-            access: access.clone(),
+            access,
             ready: Arc::clone(ready),
+            drain_wanted: drain_wanted.clone(),
             registry: Arc::clone(&self.registry),
             metrics: Arc::clone(&self.metrics),
             node_bytes: Arc::clone(&self.node_bytes),
@@ -492,7 +557,10 @@ impl Node {
             // Operators' connections are not what workers have to do.
             floor: Floor::new(1),
             worker: 0,
+            gate: self.gates.admin.clone(),
             stop: stop.clone(),
+            // Operators who ask for nothing have as long as there is somebody to ask.
+            linger_over: self.cut.clone(),
             tasks: self.other_tasks.clone(),
             cut: self.cut.clone(),
         };
@@ -534,6 +602,7 @@ impl NodeSettings {
                 services: config.services.clone(),
                 log: config.log.clone(),
                 shutdown: config.shutdown.clone(),
+                upgrade: config.upgrade.clone(),
             },
         }
     }

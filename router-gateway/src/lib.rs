@@ -7,6 +7,8 @@ mod admin;
 mod dispatch;
 pub mod edge;
 mod gateway;
+#[cfg(unix)]
+pub mod handover;
 pub mod http_semantics;
 pub mod layers;
 mod links;
@@ -16,6 +18,7 @@ pub mod request_id;
 pub mod respond;
 pub mod routing;
 pub mod settings;
+pub mod sockets;
 mod stack;
 pub mod telemetry;
 mod token;

@@ -16,11 +16,10 @@ use router_common::identity::{Identity, Instance, NodeId};
 use router_common::limits;
 use router_common::session::{Accepted, Closed, ClosedBy, Common, GatewaySide, Joining, Session};
 use router_link::{Application, Body, BoxLink, ConnectionEvent, Driver, Environment, Handle, Refused, Responder};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::dispatch::{Dispatch, WaitingLine};
-use crate::edge::Stop;
+use crate::edge::{Keeper, Stop};
 use crate::registry::Registry;
 use crate::respond::{self, X_REQUEST_ID};
 use crate::routing::instance::LinkId;
@@ -86,13 +85,13 @@ impl Unwelcomed {
 }
 
 impl Links {
-    /// Accepts links until it is told to stop.
-    pub(crate) async fn accept(self: Arc<Self>, mut from: ServiceListener, stop: CancellationToken) {
+    /// Accepts links until the gate is closed for good.
+    pub(crate) async fn accept(self: Arc<Self>, mut from: ServiceListener, mut gate: Keeper) {
         let mut count = 0_usize;
-        loop {
+        while gate.opens().await {
             let accepted = tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
+                () = gate.changes() => continue,
                 accepted = from.listener.accept() => accepted,
             };
             match accepted {
@@ -106,7 +105,7 @@ impl Links {
                     tracing::warn!(%error, listener = from.listener.local(), "cannot accept a service's link");
                     tokio::select! {
                         biased;
-                        () = stop.cancelled() => return,
+                        () = gate.changes() => {}
                         () = tokio::time::sleep(ACCEPT_PAUSE) => {}
                     }
                 }

@@ -7,13 +7,16 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use router_config::router::{LogConfig, LogFormat};
 use router_config::{Sources, load, schema_for_microservice, schema_for_router};
 use router_gateway::Gateway;
+use router_gateway::handover::{TakeOver, UpgradeSocket, activation, notify};
 use router_gateway::settings::{self, Settings, Transports};
+use router_gateway::sockets::Sockets;
 use router_gateway::workers::Workers;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::commands::explain;
@@ -44,6 +47,10 @@ enum Command {
         /// Overrides one key, such as `http.listen=127.0.0.1:8081`; may be repeated.
         #[arg(long = "set", value_name = "KEY=VALUE")]
         overrides: Vec<String>,
+        /// Take the place of the process that serves at `upgrade.socket`, with its listening sockets and its services, so
+        /// that nobody notices. Without such a process, serve as usual.
+        #[arg(long)]
+        take_over: bool,
     },
     /// Read a configuration as `serve` would, and say what is wrong with it.
     Check {
@@ -71,8 +78,8 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Serve { config, overrides } => match read(config, overrides) {
-            Ok(settings) => serve(&settings),
+        Command::Serve { config, overrides, take_over } => match read(config, overrides) {
+            Ok(settings) => serve(&settings, take_over),
             Err(code) => code,
         },
         Command::Check { file, overrides } => match read(Some(file.clone()), overrides) {
@@ -120,13 +127,17 @@ fn read(file: Option<PathBuf>, overrides: Vec<String>) -> Result<Settings, ExitC
     Ok(settings)
 }
 
-fn serve(settings: &Settings) -> ExitCode {
+fn serve(settings: &Settings, take_over: bool) -> ExitCode {
     log_to_standard_error(&settings.log);
+    if take_over && settings.upgrade.socket.is_none() {
+        tracing::error!("`--take-over` needs `upgrade.socket` in the configuration");
+        return ExitCode::from(USAGE);
+    }
     if let Err(error) = settings::check_secrets(&settings.transports) {
         tracing::error!("{error}");
         return ExitCode::from(USAGE);
     }
-    match run(settings) {
+    match run(settings, take_over) {
         Ok(code) => code,
         Err(error) => {
             tracing::error!("{error}");
@@ -135,37 +146,115 @@ fn serve(settings: &Settings) -> ExitCode {
     }
 }
 
-fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
+fn run(settings: &Settings, take_over: bool) -> anyhow::Result<ExitCode> {
+    let passed = activation::passed_sockets().context("a socket that the service manager passed")?;
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let count = settings.node.workers.map_or_else(cores, usize::from);
     let workers = Workers::start(count)?;
     // Signals, the admin listener and the accepting of links have a runtime of their own: they wait for no request.
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let code = control.block_on(async {
-        let mut builder = Gateway::builder(settings).workers(workers.handles());
-        for listener in settings::listen(&settings.transports)? {
-            builder = builder.services(listener);
-        }
-        let gateway = builder.start().await?;
-        let node = &settings.node;
-        let environment = node.environment.as_deref().map(tracing::field::display);
-        tracing::info!(node = %node.id, region = %node.region, environment, "up");
-        announce(&gateway, count);
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping; a second signal ends at once");
-        tokio::select! {
-            () = gateway.shutdown() => anyhow::Ok(ExitCode::SUCCESS),
-            _ = terminate.recv() => Ok(ExitCode::FAILURE),
-            _ = interrupt.recv() => Ok(ExitCode::FAILURE),
-        }
-    })?;
+    let code = control.block_on(serve_until_told(settings, take_over, passed, &workers))?;
     workers.stop();
     tracing::info!("stopped");
     Ok(code)
+}
+
+/// Serves until a signal, an operator or another process ends it; in the place of another process, if that is wanted.
+async fn serve_until_told(
+    settings: &Settings,
+    take_over: bool,
+    passed: Sockets,
+    workers: &Workers,
+) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::listen()?;
+    let node = &settings.node;
+    let upgrade = settings.upgrade.socket.as_deref();
+    let mut taking = match upgrade.filter(|_| take_over) {
+        Some(path) => TakeOver::ask(path).await?,
+        None => None,
+    };
+    let mut socket = match upgrade {
+        // Whoever is there is asked to leave it first.
+        Some(path) if taking.is_none() => Some(UpgradeSocket::bind(path, node.id.as_str()).await?),
+        _ => None,
+    };
+    let mut sockets = taking.as_mut().map(TakeOver::take_sockets).unwrap_or_default();
+    let passed = passed.without(&sockets);
+    sockets.append(passed);
+
+    let mut builder = Gateway::builder(settings).workers(workers.handles());
+    for listener in settings::listen_with(&settings.transports, &mut sockets)? {
+        builder = builder.services(listener);
+    }
+    builder = builder.sockets(sockets);
+    if taking.is_some() {
+        builder = builder.held();
+    }
+    let gateway = builder.start().await?;
+    let environment = node.environment.as_deref().map(tracing::field::display);
+    tracing::info!(node = %node.id, region = %node.region, environment, "up");
+    if let Some(taking) = taking {
+        tokio::select! {
+            completed = taking.complete(&gateway, settings.upgrade.wait.as_duration()) => completed?,
+            () = signals.next() => {
+                tracing::info!("told to stop before taking over; the old process goes on");
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        socket = upgrade.and_then(|path| match UpgradeSocket::replace(path, node.id.as_str()) {
+            Ok(socket) => Some(socket),
+            Err(error) => {
+                tracing::error!(%error, "no other process will be able to take over");
+                None
+            }
+        });
+    }
+    announce(&gateway, workers.handles().len());
+    notify::ready();
+
+    let handed_over = async {
+        match &mut socket {
+            Some(socket) => socket.handed_over(&gateway).await,
+            None => std::future::pending().await,
+        }
+    };
+    let is_replaced = tokio::select! {
+        () = signals.next() => false,
+        () = gateway.drain_wanted() => false,
+        () = handed_over => true,
+    };
+    let ended = async {
+        if is_replaced {
+            gateway.leave_to_another_process().await;
+        } else {
+            tracing::info!("stopping; a further signal ends at once");
+            notify::stopping();
+            gateway.shutdown().await;
+        }
+    };
+    tokio::select! {
+        () = ended => Ok(ExitCode::SUCCESS),
+        () = signals.next() => Ok(ExitCode::FAILURE),
+    }
+}
+
+/// The signals that end a process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 fn announce(gateway: &Gateway, workers: usize) {

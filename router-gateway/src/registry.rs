@@ -9,6 +9,7 @@
 mod books;
 mod catalogue;
 mod circuits;
+mod leaving;
 mod member;
 mod ownership;
 mod placement;
@@ -32,7 +33,7 @@ use router_common::session::{Accepted, Closed, ClosedBy, Joining, Silence};
 use router_link::{ConnectionEvent, Handle, Refused};
 
 use self::books::{Books, Say, members_of};
-use self::member::{Linked, Member};
+use self::member::{Leaving, Linked, Member};
 pub use self::policy::Policy;
 pub use self::publish::Promotion;
 use self::publish::{Draft, Publisher};
@@ -276,9 +277,7 @@ impl<H: LinkHandle> Registry<H> {
     /// The handles of all links, those on their way out included.
     #[must_use]
     pub fn handles(&self) -> Vec<H> {
-        let books = self.books();
-        let live = books.members.values().flat_map(|member| member.links().iter().map(|link| link.state.handle()));
-        live.chain(books.leaving.values().map(|leaving| &leaving.handle)).cloned().collect()
+        self.books().handles()
     }
 
     /// How many instances and links are live.
@@ -324,6 +323,9 @@ impl<H: LinkHandle> Registry<H> {
     ) -> Result<Joined, Refused> {
         let (hello, identity) = (&joining.hello, &joining.identity);
         let instance = &hello.instance;
+        if books.is_leaving {
+            return Err(Refused::new(CloseCode::Shutdown, "the gateway is shutting down"));
+        }
         if !self.settings.policy.may_register(identity, &instance.service) {
             let text = format!("`{identity}` may not register the service `{}`", instance.service);
             return Err(Refused::new(CloseCode::Forbidden, text));
@@ -361,7 +363,7 @@ impl<H: LinkHandle> Registry<H> {
         let Some(member) = books.members.get_mut(&key) else {
             return Err(Refused::new(CloseCode::ProtocolError, "the instance has just left"));
         };
-        // A link that comes again was lost, though nobody has noticed yet.
+        // A link that comes again was lost, though nobody has noticed yet, or it replaces one that was released.
         let replaced = member.take_links(|linked| linked.number == hello.link);
         if member.links().len() >= usize::from(limits::LINKS) {
             let text = format!("an instance may have at most {} links", limits::LINKS);
@@ -373,7 +375,7 @@ impl<H: LinkHandle> Registry<H> {
         let serving = member.links().iter().filter(|linked| !linked.state.is_draining());
         let worker = books.links.choose(serving.map(|linked| linked.state.worker()), here);
         let state = Arc::new(LinkState::new(link, member.state.clone(), handle.clone(), worker));
-        member.add_link(Linked { state, number: hello.link, peer: handle.peer(), since: now });
+        member.add_link(Linked { state, number: hello.link, peer: handle.peer(), since: now, released: false });
         let accepted =
             Accepted { lease: member.state.lease().clone(), revision: member.revision, links: self.settings.links() };
         let instance = member.state.clone();
@@ -383,7 +385,14 @@ impl<H: LinkHandle> Registry<H> {
             books.recount(key);
         }
         for linked in replaced {
-            says.push(Say::Close(linked.state.handle().clone(), CloseCode::Normal, "the link was made anew"));
+            let (code, text) = MADE_ANEW;
+            let handle = linked.state.handle().clone();
+            if linked.released {
+                let leaving = Leaving { handle, until: now + LEAVING_GRACE, farewell: MADE_ANEW };
+                books.leaving.insert(linked.state.id(), leaving);
+            } else {
+                says.push(Say::Close(handle, code, text));
+            }
         }
         books.links.insert(link, key, worker);
         Ok(Joined { link, worker, instance, accepted })
@@ -460,7 +469,8 @@ impl<H: LinkHandle> Registry<H> {
     fn end(&self, link: LinkId, now: Instant) {
         self.books_then(now, |books, says| {
             if let Some(leaving) = books.leaving.remove(&link) {
-                says.push(Say::Close(leaving.handle, CloseCode::Superseded, SUPERSEDED));
+                let (code, text) = leaving.farewell;
+                says.push(Say::Close(leaving.handle, code, text));
             }
         });
     }
@@ -552,6 +562,7 @@ fn say<H: LinkHandle>(says: Vec<Say<H>>) {
     }
 }
 
+const MADE_ANEW: (CloseCode, &str) = (CloseCode::Normal, "the link was made anew");
 const SUPERSEDED: &str = "a newer process has taken this instance's place";
 
 impl<H: LinkHandle> fmt::Debug for Registry<H> {

@@ -2,12 +2,17 @@
 //!
 //! This file and `main.rs` are the only ones that name transports.
 
+use std::io;
+use std::net::SocketAddr;
+
 use router_common::session::{Secret, Secrets};
 use router_config::{Checks, RouterConfig, SecretError, SharedSecrets, Validate};
 use router_link::{BoxListener, LinkError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use transport_tcp::{TcpListener, TcpListenerSettings};
+
+use crate::sockets::{Purpose, Sockets};
 
 /// All of `router.yaml`.
 pub type Settings = RouterConfig<Transports>;
@@ -43,6 +48,13 @@ pub enum TransportError {
     Short { transport: &'static str, source: router_common::session::SecretTooShort },
     #[error("transports.{transport}: {source}")]
     Listen { transport: &'static str, source: LinkError },
+    #[error(
+        "transports.{transport}: the socket that was passed listens on {address}, beyond loopback, without authentication: \
+         set a shared_secret, or `insecure: true`"
+    )]
+    Unguarded { transport: &'static str, address: SocketAddr },
+    #[error("transports.{transport}: the socket that was passed cannot be used: {source}")]
+    Passed { transport: &'static str, source: io::Error },
 }
 
 impl TransportError {
@@ -54,6 +66,8 @@ impl TransportError {
             self,
             Self::Secret { source: SecretError::NoVariable { .. } | SecretError::File { .. }, .. }
                 | Self::Listen { .. }
+                | Self::Unguarded { .. }
+                | Self::Passed { .. }
         )
     }
 }
@@ -62,6 +76,8 @@ impl TransportError {
 pub struct ServiceListener {
     pub listener: BoxListener,
     pub secrets: Secrets,
+    /// A copy of what it listens with, if that can be given to another process.
+    pub socket: Option<Sockets>,
 }
 
 impl std::fmt::Debug for ServiceListener {
@@ -75,12 +91,36 @@ impl std::fmt::Debug for ServiceListener {
 /// # Errors
 /// [`TransportError`], by the transport.
 pub fn listen(transports: &Transports) -> Result<Vec<ServiceListener>, TransportError> {
+    listen_with(transports, &mut Sockets::default())
+}
+
+/// The same, with those of these sockets that are for services in place of binding.
+///
+/// # Errors
+/// [`TransportError`], by the transport.
+pub fn listen_with(transports: &Transports, sockets: &mut Sockets) -> Result<Vec<ServiceListener>, TransportError> {
     let mut listeners = Vec::new();
     if let Some(tcp) = &transports.tcp {
         let secrets = secrets("tcp", tcp.shared_secret.as_ref())?;
-        let listener = TcpListener::bind(tcp.listen.addr())
-            .map_err(|source| TransportError::Listen { transport: "tcp", source })?;
-        listeners.push(ServiceListener { listener: Box::new(listener), secrets });
+        let configured = tcp.listen.addr();
+        let passed = |source| TransportError::Passed { transport: "tcp", source };
+        let given = sockets.take(Purpose::Tcp, configured).into_iter().next();
+        let bound = match given {
+            Some(socket) => {
+                let address = socket.local_addr().map_err(passed)?;
+                // What the configuration was checked for is its own address.
+                if !address.ip().is_loopback() && tcp.shared_secret.is_none() && !tcp.insecure {
+                    return Err(TransportError::Unguarded { transport: "tcp", address });
+                }
+                socket
+            }
+            None => TcpListener::bind_std(configured)
+                .map_err(|source| TransportError::Listen { transport: "tcp", source })?,
+        };
+        let mut socket = Sockets::default();
+        socket.add(Purpose::Tcp, bound.try_clone().map_err(passed)?, Some(configured));
+        let listener = TcpListener::from_std(bound).map_err(passed)?;
+        listeners.push(ServiceListener { listener: Box::new(listener), secrets, socket: Some(socket) });
     }
     Ok(listeners)
 }

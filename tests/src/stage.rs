@@ -42,8 +42,7 @@ impl Stage {
     /// # Panics
     /// When it does not start.
     pub async fn with(transport: Transport, yaml: &str) -> Self {
-        let free = ["http", "admin", "transports.tcp"].map(|section| format!("{section}.listen=127.0.0.1:0"));
-        Self::load(transport, Sources::router().text("router.yaml", yaml).overrides(free), None).await
+        Self::load(transport, Sources::router().text("router.yaml", yaml).overrides(free_ports()), None).await
     }
 
     /// A gateway with the defaults and so many workers.
@@ -51,9 +50,8 @@ impl Stage {
     /// # Panics
     /// When there are no threads for them.
     pub async fn with_workers(transport: Transport, workers: usize) -> Self {
-        let free = ["http", "admin", "transports.tcp"].map(|section| format!("{section}.listen=127.0.0.1:0"));
         let workers = Workers::start(workers).expect("threads");
-        Self::load(transport, Sources::router().overrides(free), Some(workers)).await
+        Self::load(transport, Sources::router().overrides(free_ports()), Some(workers)).await
     }
 
     /// A gateway whose services come in at this very address, as one that was restarted.
@@ -62,6 +60,7 @@ impl Stage {
             "http.listen=127.0.0.1:0".into(),
             "admin.listen=127.0.0.1:0".into(),
             format!("transports.tcp.listen={tcp}"),
+            NO_LINGER.into(),
         ];
         Self::load(transport, Sources::router().overrides(addresses), None).await
     }
@@ -150,4 +149,12 @@ impl Stage {
     pub fn admin(&self) -> Client {
         Client::http1(self.gateway.admin_addr().expect("an admin listener"))
     }
+}
+
+/// Nobody waits for requests that no test sends any more.
+const NO_LINGER: &str = "shutdown.idle_linger=0s";
+
+fn free_ports() -> impl Iterator<Item = String> {
+    let listen = ["http", "admin", "transports.tcp"].map(|section| format!("{section}.listen=127.0.0.1:0"));
+    listen.into_iter().chain([NO_LINGER.into()])
 }

@@ -59,6 +59,9 @@ fn an_empty_router_file_is_valid_and_everything_has_its_default() {
         assert_eq!(config.limits.max_buffered_bytes.to_string(), "256MiB");
         assert_eq!(config.log.format, LogFormat::Text);
         assert_eq!(config.shutdown.grace.to_string(), "30s");
+        assert_eq!(config.shutdown.idle_linger.to_string(), "5s");
+        assert!(config.upgrade.socket.is_none());
+        assert_eq!(config.upgrade.wait.to_string(), "15s");
         assert!(config.transports.tcp.is_none() && config.services.is_empty());
     }
 }

@@ -1,6 +1,6 @@
 //! The admin listener: what operators and their machines look at (SPEC 13).
 //!
-//! It only reads; nothing a client sends can reach it, as it listens elsewhere.
+//! But for `/drain` it only reads; nothing a client sends can reach it, as it listens elsewhere.
 
 mod explain;
 
@@ -16,13 +16,13 @@ use serde::Serialize;
 use tower::{Service, service_fn};
 
 use crate::dispatch::WaitingLine;
-use crate::edge::{Floor, HeldBytes};
+use crate::edge::{Floor, HeldBytes, Stop};
 use crate::registry::Registry;
 use crate::respond;
 use crate::telemetry::{Metrics, Present};
 use crate::token::AdminToken;
 
-const PAGES: &str = "/livez /readyz /metrics /routes /instances /connections /workers /explain";
+const PAGES: &str = "/livez /readyz /metrics /routes /instances /connections /workers /explain /drain";
 
 /// Who may use the listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +48,8 @@ struct WorkerView {
 pub(crate) struct Admin {
     pub(crate) access: Access,
     pub(crate) ready: Arc<AtomicBool>,
+    /// Requested by whoever wants this node to drain and end.
+    pub(crate) drain_wanted: Stop,
     pub(crate) registry: Arc<Registry<Handle>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) node_bytes: Arc<HeldBytes>,
@@ -81,6 +83,9 @@ impl Admin {
         if !PAGES.split(' ').any(|page| page == path) {
             return respond::refusal(Problem::new(ProblemCode::RouteNotFound).detail(format!("There are {PAGES}.")));
         }
+        if path == "/drain" {
+            return self.drain(request);
+        }
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return respond::refusal(Problem::new(ProblemCode::MethodNotAllowed).allow("GET, HEAD".to_owned()));
         }
@@ -102,6 +107,15 @@ impl Admin {
             }
             _ => json(&self.workers()),
         }
+    }
+
+    /// The same as SIGTERM.
+    fn drain(&self, request: &Request<Body>) -> Response<Body> {
+        if request.method() != Method::POST {
+            return respond::refusal(Problem::new(ProblemCode::MethodNotAllowed).allow("POST".to_owned()));
+        }
+        self.drain_wanted.request();
+        text(StatusCode::ACCEPTED, "draining\n")
     }
 
     fn admits(&self, request: &Request<Body>) -> Result<(), Box<Response<Body>>> {

@@ -47,6 +47,8 @@ pub struct ClientConnection {
     given_up: AtomicBool,
     /// What was written last was not taken: the client reads slowly, or not at all.
     blocked: AtomicBool,
+    /// The next answer is the last one here, and says so.
+    last: AtomicBool,
     /// How the last request's sender presented itself.
     introduction: Mutex<Option<Arc<Introduction>>>,
     leftover: Mutex<Option<Leftover>>,
@@ -75,6 +77,7 @@ impl ClientConnection {
             unread: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
+            last: AtomicBool::new(false),
             introduction: Mutex::new(None),
             leftover: Mutex::new(None),
             has_leftover: AtomicBool::new(false),
@@ -164,11 +167,17 @@ impl ClientConnection {
     pub(super) fn give_up(&self) {
         self.leave_unread();
         self.given_up.store(true, Ordering::Relaxed);
+        self.give_notice();
+    }
+
+    /// Makes the next answer this connection's last.
+    pub(super) fn give_notice(&self) {
+        self.last.store(true, Ordering::Relaxed);
     }
 
     /// Whether the answer at hand is this connection's last.
-    pub(super) fn has_given_up(&self) -> bool {
-        self.given_up.load(Ordering::Relaxed)
+    pub(super) fn answers_last(&self) -> bool {
+        self.last.load(Ordering::Relaxed)
     }
 
     /// Notes whether the client takes what is written; says whether it did not before.

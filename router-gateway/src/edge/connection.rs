@@ -96,7 +96,7 @@ where
             state: State {
                 stage: Stage::Fresh(io, requests),
                 idle: Idle::new(edge.context.settings.header_timeout),
-                cut: None,
+                ending: None,
                 client,
                 edge,
                 _counted: (place, seat),
@@ -115,7 +115,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
         let state = this.state;
-        if !state.stops() && (!*this.awaits_stop || state.edge.stop.is_requested()) {
+        if !state.is_ending() && (!*this.awaits_stop || state.edge.stop.is_requested()) {
             if !*this.awaits_stop {
                 state.client.driven_by(cx.waker());
                 *this.awaits_stop = true;
@@ -131,8 +131,8 @@ where
 struct State<IO, S: Answering> {
     stage: Stage<IO, S>,
     idle: Idle,
-    /// Awaited once the connection is to stop: the grace is over, whatever is in flight.
-    cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Once the connection is to stop.
+    ending: Option<Pin<Box<Ending>>>,
     client: Arc<ClientConnection>,
     edge: Arc<Edge>,
     _counted: (OwnedSemaphorePermit, Seat),
@@ -157,13 +157,32 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Answering,
 {
-    fn stops(&self) -> bool {
-        self.cut.is_some()
+    fn is_ending(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    fn is_finishing(&self) -> bool {
+        self.ending.as_ref().is_some_and(|ending| ending.is_finishing)
+    }
+
+    /// The next answer is to be the last. A client that asks for nothing may just be about to: it has the linger for it.
+    fn stop(&mut self) {
+        self.ending.get_or_insert_with(|| Box::pin(Ending::new(&self.edge)));
+        self.give_notice();
+    }
+
+    fn give_notice(&mut self) {
+        match &mut self.stage {
+            Stage::Http1(_) => self.client.give_notice(),
+            Stage::Http2(http) => http.as_mut().graceful_shutdown(),
+            // It is told when it has begun to speak.
+            Stage::Fresh(..) | Stage::Resting(..) | Stage::Over => {}
+        }
     }
 
     /// What is in flight is finished, nothing more begins.
-    fn stop(&mut self) {
-        self.cut = Some(Box::pin(self.edge.cut.requested()));
+    fn finish(&mut self) {
+        self.ending.get_or_insert_with(|| Box::pin(Ending::new(&self.edge))).is_finishing = true;
         match &mut self.stage {
             Stage::Http1(http) => http.as_mut().graceful_shutdown(),
             Stage::Http2(http) => http.as_mut().graceful_shutdown(),
@@ -173,10 +192,13 @@ where
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(cut) = &mut self.cut
-            && cut.as_mut().poll(cx).is_ready()
-        {
-            return Poll::Ready(());
+        if let Some(ending) = &mut self.ending {
+            if ending.cut.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            if !ending.is_finishing && ending.linger_over.as_mut().poll(cx).is_ready() {
+                self.finish();
+            }
         }
         loop {
             let outcome = match &mut self.stage {
@@ -208,12 +230,12 @@ where
                 return Poll::Ready(());
             }
             self.client.poll_leftover(cx);
-            if self.stops() {
+            if self.is_finishing() {
                 return Poll::Pending;
             }
             match ready!(self.idle.poll(&self.client, cx)) {
                 Idleness::Quiet => self.rest(),
-                Idleness::Over => self.stop(),
+                Idleness::Over => self.finish(),
             }
         }
     }
@@ -234,6 +256,9 @@ where
                 Stage::Http2(Box::pin(builder.serve_connection(io, requests)))
             }
         };
+        if self.is_ending() {
+            self.give_notice();
+        }
     }
 
     /// A client has not spoken for a while: the HTTP library's state and buffers are not kept.
@@ -251,6 +276,22 @@ where
             }
             stage => stage,
         };
+    }
+}
+
+/// What a connection that is to stop waits for, beside its client.
+struct Ending {
+    linger_over: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// The grace is over, whatever is in flight.
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Nothing more begins.
+    is_finishing: bool,
+}
+
+impl Ending {
+    fn new(edge: &Edge) -> Self {
+        let linger_over = Box::pin(edge.linger_over.requested());
+        Self { linger_over, cut: Box::pin(edge.cut.requested()), is_finishing: false }
     }
 }
 
@@ -422,7 +463,7 @@ where
             // RFC 9110 9.3.2. HTTP/2's library would send it, a problem document say, and the client break the stream off.
             *response.body_mut() = Body::empty();
         }
-        if open.as_ref().is_some_and(|open| open.connection().has_given_up()) {
+        if open.as_ref().is_some_and(|open| open.connection().answers_last()) {
             // RFC 9112 9.6: a client that is not told would send its next request here.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }

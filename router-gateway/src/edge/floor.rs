@@ -106,9 +106,14 @@ impl Door {
             Poll::Ready(Some(Moving { stream, peer, .. })) => {
                 Poll::Ready(TcpStream::from_std(stream).map(|stream| (stream, peer)))
             }
-            // This door holds a sender of its own, so the channel is never closed.
+            // This door holds a sender of its own, so there is an end only after it was closed.
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// From now on nobody passes one on to here. Those that are on their way are still to be taken.
+    pub(super) fn close(&mut self) {
+        self.inbox.close();
     }
 
     /// Passes a fresh connection on if another worker should have it; else gives it back.

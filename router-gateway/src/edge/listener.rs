@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::floor::Door;
 
 /// Connections the kernel holds that were not accepted yet.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 /// What the kernel takes of an answer beyond what is on its way to the client, in bytes: a client that reads slowly is
 /// noticed here, before much of the answer has been fetched for it.
 #[cfg(target_os = "linux")]
@@ -33,6 +33,9 @@ pub trait HttpListener: Send + 'static {
     /// # Errors
     /// What concerns this one attempt; the listener goes on.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Self::Io, SocketAddr)>>;
+
+    /// Called before the last connections are accepted. Most have nothing to do then.
+    fn close(&mut self) {}
 
     /// Where it listens.
     ///
@@ -99,6 +102,10 @@ impl HttpListener for BoxHttpListener {
         (**self).poll_accept(cx)
     }
 
+    fn close(&mut self) {
+        (**self).close();
+    }
+
     fn local_addr(&self) -> io::Result<SocketAddr> {
         (**self).local_addr()
     }
@@ -107,7 +114,11 @@ impl HttpListener for BoxHttpListener {
 /// The listener of production: TCP with nodelay.
 #[derive(Debug)]
 pub struct TcpHttpListener {
-    listener: TcpListener,
+    /// One for the most part; several, or none, where they were given by others who have other workers.
+    sockets: Vec<TcpListener>,
+    /// Which of them is asked first.
+    turn: usize,
+    address: SocketAddr,
     /// Where there are several workers, a connection may go to another one.
     door: Option<Door>,
 }
@@ -127,17 +138,46 @@ impl TcpHttpListener {
     /// # Errors
     /// If the current runtime cannot take it.
     pub fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
-        listener.set_nonblocking(true)?;
-        // What it accepts inherits it. A kernel that does not know it buffers more, which is no reason not to serve.
-        #[cfg(target_os = "linux")]
-        let _ = SockRef::from(&listener).set_tcp_notsent_lowat(UNSENT);
-        Ok(Self { listener: TcpListener::from_std(listener)?, door: None })
+        let address = listener.local_addr()?;
+        Self::from_all([listener], address)
+    }
+
+    /// Takes listening sockets that exist already, all of one address. Without any, connections come through a door.
+    ///
+    /// # Errors
+    /// If the current runtime cannot take them.
+    pub(crate) fn from_all(
+        sockets: impl IntoIterator<Item = std::net::TcpListener>,
+        address: SocketAddr,
+    ) -> io::Result<Self> {
+        let taken = |socket: std::net::TcpListener| {
+            socket.set_nonblocking(true)?;
+            // What it accepts inherits it. A kernel that does not know it buffers more, which is no reason not to serve.
+            #[cfg(target_os = "linux")]
+            let _ = SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT);
+            TcpListener::from_std(socket)
+        };
+        let sockets = sockets.into_iter().map(taken).collect::<io::Result<_>>()?;
+        Ok(Self { sockets, turn: 0, address, door: None })
     }
 
     /// Evens out what the kernel spreads unevenly: passes connections on through `door`, and takes those that others pass.
     #[must_use]
     pub(crate) fn with_door(self, door: Door) -> Self {
         Self { door: Some(door), ..self }
+    }
+}
+
+impl TcpHttpListener {
+    fn poll_sockets(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+        for _ in 0..self.sockets.len() {
+            let Some(socket) = self.sockets.get(self.turn) else { break };
+            self.turn = (self.turn + 1) % self.sockets.len();
+            if let Poll::Ready(accepted) = socket.poll_accept(cx) {
+                return Poll::Ready(accepted);
+            }
+        }
+        Poll::Pending
     }
 }
 
@@ -165,7 +205,7 @@ impl HttpListener for TcpHttpListener {
             return Poll::Ready(passed);
         }
         loop {
-            let (stream, peer) = ready!(self.listener.poll_accept(cx))?;
+            let (stream, peer) = ready!(self.poll_sockets(cx))?;
             // A response leaves when it is written. A socket that refuses is about to fail anyway.
             let _ = stream.set_nodelay(true);
             let Some(door) = &self.door else { return Poll::Ready(Ok((stream, peer))) };
@@ -175,7 +215,13 @@ impl HttpListener for TcpHttpListener {
         }
     }
 
+    fn close(&mut self) {
+        if let Some(door) = &mut self.door {
+            door.close();
+        }
+    }
+
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        Ok(self.address)
     }
 }

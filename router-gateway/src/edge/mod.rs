@@ -8,6 +8,7 @@
 //! | `connection` | one client connection: protocol detection, its requests, its end |
 //! | `client` | what a connection's task, its requests and their bodies share |
 //! | `floor` | how many connections each worker has, and how one with too many passes a fresh one on |
+//! | `gate` | whether newcomers are let in now, later, or not any more |
 //! | `held` | how many request bytes are held now |
 //! | `stop` | the wish that all of it ends in good order |
 //! | `io` | the byte stream under the HTTP library: patience with slow clients, refusals in our own words |
@@ -21,6 +22,7 @@ mod body;
 mod client;
 mod connection;
 mod floor;
+mod gate;
 mod held;
 mod io;
 mod listener;
@@ -36,7 +38,9 @@ pub use client::ClientConnection;
 pub use connection::Answering;
 pub(crate) use floor::Door;
 pub use floor::{Floor, Seat};
+pub use gate::{Gate, Keeper};
 pub use held::HeldBytes;
+pub(crate) use listener::bind;
 pub use listener::{BoxHttpListener, BoxIo, ByteStream, HttpListener, TcpHttpListener};
 pub use stop::Stop;
 pub use worker::Edge;

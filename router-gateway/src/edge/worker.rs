@@ -6,7 +6,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::stop::Stop;
-use super::{EdgeContext, Floor};
+use super::{EdgeContext, Floor, Gate};
 
 /// One worker's HTTP edge.
 #[derive(Debug)]
@@ -17,9 +17,14 @@ pub struct Edge {
     /// Where connections are counted while they last, and under which worker.
     pub floor: Arc<Floor>,
     pub worker: usize,
+    /// Lets clients in.
+    pub gate: Gate,
+    /// Each connection ends with its next answer, and those that ask for nothing may stay until `linger_over`.
     pub stop: Stop,
+    /// Who has asked for nothing since `stop` goes; what is in flight is finished. Requested after `stop`, never alone.
+    pub linger_over: Stop,
     /// Owns every task of every connection.
     pub tasks: TaskTracker,
-    /// Cuts connections in the middle: the grace is over. Requested after `stop`, never alone.
+    /// Cuts connections in the middle: the grace is over. Requested after `linger_over`, never alone.
     pub cut: Stop,
 }

@@ -18,7 +18,7 @@ use super::catalogue::Catalogue;
 use super::member::{Leaving, Member};
 use super::placement::Placement;
 use super::publish::{InService, Publisher};
-use super::{LEAVING_GRACE, LinkHandle};
+use super::{LEAVING_GRACE, LinkHandle, SUPERSEDED};
 use crate::routing::instance::{InstanceKey, InstanceState, LinkId};
 
 /// All that changes, under one lock.
@@ -34,6 +34,8 @@ pub(super) struct Books<H> {
     pub(super) publisher: Publisher<H>,
     /// Those that are ejected, and perhaps some that have left meanwhile.
     pub(super) ejected: Vec<InstanceKey>,
+    /// This node is about to leave: no link joins.
+    pub(super) is_leaving: bool,
     /// What is to be said once the next table is published.
     pub(super) says: Vec<Say<H>>,
     next: u64,
@@ -65,6 +67,7 @@ impl<H: LinkHandle> Books<H> {
             catalogue: Catalogue::default(),
             publisher,
             ejected: Vec::new(),
+            is_leaving: false,
             says: Vec::new(),
             next: 1,
         }
@@ -117,7 +120,8 @@ impl<H: LinkHandle> Books<H> {
             let (id, handle) = (linked.state.id(), linked.state.handle().clone());
             self.links.remove(id);
             says.push(Say::Drain(handle.clone()));
-            self.leaving.insert(id, Leaving { handle, until: now + LEAVING_GRACE });
+            let farewell = (CloseCode::Superseded, SUPERSEDED);
+            self.leaving.insert(id, Leaving { handle, until: now + LEAVING_GRACE, farewell });
         }
         // Tables that were made before have it still.
         member.state.set_draining(true);
@@ -159,6 +163,12 @@ impl<H: LinkHandle> Books<H> {
                 }
             }
         }
+    }
+
+    /// Of all links, those on their way out included.
+    pub(super) fn handles(&self) -> Vec<H> {
+        let live = self.members.values().flat_map(|member| member.links().iter().map(|link| link.state.handle()));
+        live.chain(self.leaving.values().map(|leaving| &leaving.handle)).cloned().collect()
     }
 
     pub(super) fn members_of(&self, name: &ServiceName) -> Vec<&Member<H>> {

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use router_common::frame::RefusedEndpoint;
+use router_common::frame::{CloseCode, RefusedEndpoint};
 use router_common::identity::{Identity, Incarnation};
 
 use super::catalogue::OfferedSet;
@@ -47,12 +47,16 @@ pub(super) struct Linked<H> {
     /// Transport and address, for lists.
     pub(super) peer: String,
     pub(super) since: Instant,
+    /// The service was asked to replace it, because this node was about to leave.
+    pub(super) released: bool,
 }
 
 /// A link that belongs to no instance any more and may end as soon as it is idle.
 pub(super) struct Leaving<H> {
     pub(super) handle: H,
     pub(super) until: Instant,
+    /// What is said at its end.
+    pub(super) farewell: (CloseCode, &'static str),
 }
 
 impl<H> Member<H> {
@@ -82,6 +86,13 @@ impl<H> Member<H> {
 
     pub(super) fn links(&self) -> &[Linked<H>] {
         &self.links
+    }
+
+    /// Notes that the service is asked to replace all its links.
+    pub(super) fn release(&mut self) {
+        for linked in &mut self.links {
+            linked.released = true;
+        }
     }
 
     pub(super) fn find_link(&self, id: crate::routing::instance::LinkId) -> Option<&Arc<LinkState<H>>> {

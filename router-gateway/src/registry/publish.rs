@@ -38,6 +38,8 @@ pub(super) struct Publisher<H> {
     services: BTreeMap<ServiceName, Published<H>>,
     /// How many instances of each version are in service.
     in_service: BTreeMap<ServiceName, BTreeMap<Version, usize>>,
+    /// What was settled elsewhere before this node served: the default of each service.
+    inherited: BTreeMap<ServiceName, Version>,
     changed: BTreeSet<ServiceName>,
     is_stale: bool,
 }
@@ -70,6 +72,7 @@ impl<H> Publisher<H> {
             promotion,
             services: BTreeMap::new(),
             in_service: BTreeMap::new(),
+            inherited: BTreeMap::new(),
             changed: BTreeSet::new(),
             is_stale: false,
         }
@@ -141,6 +144,9 @@ impl<H> Publisher<H> {
             let mut default_from = self.services.remove(&name).map(|old| old.default_from).unwrap_or_default();
             let members = members(&name);
             self.promote(&mut default_from, &name, &versions, now);
+            self.inherited.retain(|service, inherited| {
+                *service != name || !default_from.range(&*inherited..).any(|(_, from)| *from <= now)
+            });
             let version = |(version, sets): &(Version, Vec<Arc<OfferedSet>>)| {
                 let in_service = self.count_of(&name, version) > 0;
                 let candidates = candidates(sets, &members).into();
@@ -173,11 +179,28 @@ impl<H> Publisher<H> {
         });
         for (version, count) in counts {
             if count >= needed && !version.is_prerelease() && !default_from.contains_key(&version) {
-                let settled = default_from.values().any(|from| *from <= now);
-                let from = if settled { now + self.promotion.after } else { now };
+                let is_new = match self.inherited.get(service) {
+                    Some(inherited) => version > *inherited,
+                    None => default_from.values().any(|from| *from <= now),
+                };
+                let from = if is_new { now + self.promotion.after } else { now };
                 default_from.insert(version, from);
             }
         }
+    }
+
+    /// The highest version of each service that may be the default.
+    pub(super) fn settled(&self, now: Instant) -> BTreeMap<ServiceName, Version> {
+        let settled = |(name, published): (&ServiceName, &Published<H>)| {
+            let mut versions = published.default_from.iter().rev();
+            let (version, _) = versions.find(|(_, from)| **from <= now)?;
+            Some((name.clone(), version.clone()))
+        };
+        self.services.iter().filter_map(settled).collect()
+    }
+
+    pub(super) fn inherit(&mut self, defaults: BTreeMap<ServiceName, Version>) {
+        self.inherited = defaults;
     }
 
     fn needed(&self) -> usize {

@@ -724,3 +724,46 @@ fn operators_are_told_of_each_change_of_health_once() {
     );
     assert!(lines[5].contains("heartbeat_timeout"), "{}", lines[5]);
 }
+
+#[test]
+fn a_node_that_leaves_takes_no_links_and_asks_for_others_in_their_place() {
+    let world = World::new();
+    let old = world.serve("orders@1.0.0/a", &["GET /orders"]);
+    old.fake.said();
+    assert_eq!(world.registry.send_away(), [instance("orders@1.0.0/a")]);
+    assert_eq!(old.fake.said(), ["drain"]);
+    let again = joining("orders@1.0.0/a", 1, 0, Identity::Anonymous);
+    assert_eq!(world.try_join(&again).err().unwrap().code, CloseCode::Shutdown);
+    assert_eq!(world.ask("GET /orders", None), Ok("a".into()), "requests go over the old link as before");
+    // It stays after all. What it has asked for comes.
+    world.registry.take_back();
+    old.fake.busy.store(true, Ordering::Relaxed);
+    let (new, _) = world.try_join(&again).unwrap();
+    world.ready(&new);
+    assert_eq!(world.ask("GET /orders", None), Ok("a".into()));
+    world.registry.sweep(world.now);
+    assert!(old.fake.said().is_empty(), "what is in flight on the old link goes on");
+    old.fake.busy.store(false, Ordering::Relaxed);
+    world.registry.sweep(world.now);
+    assert_eq!(old.fake.said(), [format!("close {}", CloseCode::Normal)]);
+    assert!(new.fake.said().is_empty());
+    // A further one is taken for what it is: the old one was lost.
+    world.try_join(&again).unwrap();
+    assert_eq!(new.fake.said(), [format!("close {}", CloseCode::Normal)]);
+}
+
+#[test]
+fn what_was_settled_elsewhere_is_the_default_at_once_and_nothing_above_it() {
+    for order in [["1.0.0", "2.0.0", "3.0.0"], ["3.0.0", "2.0.0", "1.0.0"]] {
+        let mut world = World::new();
+        world.registry.inherit_defaults([("orders".parse().unwrap(), "2.0.0".parse().unwrap())].into());
+        for version in order {
+            world.serve(&format!("orders@{version}/v{}", &version[..1]), &["GET /orders"]);
+        }
+        assert_eq!(world.ask("GET /orders", None), Ok("v2".into()), "{order:?}");
+        assert_eq!(world.registry.settled_defaults(world.now).values().next().unwrap().to_string(), "2.0.0");
+        world.now += Promotion::default().after;
+        assert_eq!(world.ask("GET /orders", None), Ok("v3".into()), "{order:?}");
+        assert_eq!(world.registry.settled_defaults(world.now).values().next().unwrap().to_string(), "3.0.0");
+    }
+}

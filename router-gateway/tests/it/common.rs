@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use crate::memory::{self, Clients};
 use http::{Request, Response};
-use router_gateway::edge::{Edge, EdgeContext, EdgeSettings, Floor, HeldBytes, HttpListener, Stop, TcpHttpListener};
+use router_gateway::edge::{
+    Edge, EdgeContext, EdgeSettings, Floor, Gate, HeldBytes, HttpListener, Stop, TcpHttpListener,
+};
 use router_gateway::http_semantics::TrustedProxies;
 use router_gateway::layers::{Identify, Intermediary, Message, PolicyLayer};
 use router_gateway::request_id::RequestIds;
@@ -20,14 +22,25 @@ use tower::{Service, ServiceBuilder};
 /// An edge that runs until it is dropped or stopped.
 pub(crate) struct TestEdge {
     pub(crate) address: SocketAddr,
-    pub(crate) stop: Stop,
+    gate: Gate,
+    stop: Stop,
+    pub(crate) linger_over: Stop,
     pub(crate) tasks: TaskTracker,
     pub(crate) node_bytes: Arc<HeldBytes>,
 }
 
+impl TestEdge {
+    /// Takes no connections any more; those that are there end with their next answer.
+    pub(crate) fn stop(&self) {
+        self.gate.shut();
+        self.stop.request();
+    }
+}
+
 impl Drop for TestEdge {
     fn drop(&mut self) {
-        self.stop.request();
+        self.stop();
+        self.linger_over.request();
     }
 }
 
@@ -69,18 +82,20 @@ where
         .layer(PolicyLayer::new(Message::new(Arc::clone(&context))))
         .layer(PolicyLayer::new(Intermediary::new("gw-1", TrustedProxies::default())))
         .service(service);
-    let (stop, tasks) = (Stop::new(), TaskTracker::new());
+    let (stop, linger_over, gate, tasks) = (Stop::new(), Stop::new(), Gate::opened(), TaskTracker::new());
     let edge = Edge {
         context,
         places: Arc::new(Semaphore::new(64)),
         floor: Floor::new(1),
         worker: 0,
+        gate: gate.clone(),
         stop: stop.clone(),
+        linger_over: linger_over.clone(),
         tasks: tasks.clone(),
         cut: Stop::new(),
     };
     tasks.spawn(edge.run(listener, stack));
-    TestEdge { address, stop, tasks, node_bytes }
+    TestEdge { address, gate, stop, linger_over, tasks, node_bytes }
 }
 
 /// Sends raw bytes and reads until the other side closes.

@@ -284,12 +284,13 @@ async fn a_stop_ends_idle_connections_at_once_and_lets_the_others_finish() {
     while edge.node_bytes.held() == 0 {
         tokio::task::yield_now().await;
     }
-    edge.stop.request();
-    assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0, "the idle connection is closed");
+    edge.stop();
     busy.write_all(b"y").await.unwrap();
     let (head, body) = read_response(&mut busy).await;
-    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert!(head.starts_with("HTTP/1.1 200") && head.contains("connection: close"), "{head}");
     assert_eq!(body, b"xy");
+    edge.linger_over.request();
+    assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0, "the idle connection is closed");
     edge.tasks.close();
     edge.tasks.wait().await;
     assert_eq!(edge.node_bytes.held(), 0);

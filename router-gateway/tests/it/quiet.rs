@@ -178,17 +178,42 @@ async fn a_request_that_takes_long_is_no_silence() {
 }
 
 #[tokio::test]
-async fn a_stop_ends_connections_that_rest() {
+async fn a_stop_ends_connections_that_rest_when_they_have_lingered() {
     let (edge, clients) = start_in_memory(EdgeSettings::default(), tower::service_fn(path));
     let mut client = clients.connect().await;
     client.write_all(GET).await.unwrap();
     read_response(&mut client).await;
     tokio::time::pause();
     advance(Duration::from_secs(10)).await;
-    edge.stop.request();
+    edge.stop();
+    assert!(timeout(Duration::from_secs(5), client.read(&mut [0])).await.is_err(), "it may just be about to ask");
+    edge.linger_over.request();
     assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
     edge.tasks.close();
     edge.tasks.wait().await;
+}
+
+/// Whether it has never spoken, has just spoken, or has been silent for long.
+#[tokio::test(start_paused = true)]
+async fn after_a_stop_each_connection_is_answered_once_more_and_told_so() {
+    for seconds in [None, Some(0), Some(20)] {
+        let (edge, clients) = start_in_memory(EdgeSettings::default(), tower::service_fn(path));
+        let mut client = clients.connect().await;
+        if let Some(seconds) = seconds {
+            client.write_all(GET).await.unwrap();
+            let (head, _) = read_response(&mut client).await;
+            assert!(!head.contains("connection: close"), "{head}");
+            silence(seconds).await;
+        }
+        edge.stop();
+        silence(4).await;
+        client.write_all(GET).await.unwrap();
+        let (head, body) = read_response(&mut client).await;
+        assert!(head.starts_with("HTTP/1.1 200") && head.contains("connection: close"), "{seconds:?}: {head}");
+        assert_eq!(body, b"/a");
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+        edge.tasks.close();
+    }
 }
 
 #[tokio::test]

@@ -30,10 +30,19 @@ impl TcpListener {
     /// # Errors
     /// [`LinkError::Io`] that names the address.
     pub fn bind(address: SocketAddr) -> Result<Self, LinkError> {
+        let listening = |error| LinkError::io(format!("listening on tcp://{address}"), error);
+        Self::from_std(Self::open(address).map_err(listening)?).map_err(listening)
+    }
+
+    /// The socket alone, for whoever wants to keep a copy of it; needs no runtime.
+    ///
+    /// # Errors
+    /// [`LinkError::Io`] that names the address.
+    pub fn bind_std(address: SocketAddr) -> Result<std::net::TcpListener, LinkError> {
         Self::open(address).map_err(|error| LinkError::io(format!("listening on tcp://{address}"), error))
     }
 
-    fn open(address: SocketAddr) -> io::Result<Self> {
+    fn open(address: SocketAddr) -> io::Result<std::net::TcpListener> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         if address.is_ipv6() {
@@ -43,7 +52,7 @@ impl TcpListener {
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
-        Self::from_std(socket.into())
+        Ok(socket.into())
     }
 
     /// Goes on with a socket that listens already: one that another process handed over.
