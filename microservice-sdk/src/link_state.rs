@@ -154,18 +154,22 @@ impl LinkState {
                 }
                 self.tell_if_ready(table);
             }
-            ConnectionEvent::PeerDraining => {
-                // A gateway drains its links when it leaves, or when another process has this instance's place.
-                if !std::mem::replace(&mut self.outcome().replaced, true) {
-                    tracing::info!(gateway = %target, link = self.number, "the gateway drains the link; dialling anew");
-                    self.gateway.replace(self.number);
-                }
-            }
+            ConnectionEvent::PeerDraining => self.peer_drains(),
             ConnectionEvent::Drained => self.drained.cancel(),
             ConnectionEvent::Closed(_) => {
                 board.change(*place, |standing| standing.routable.retain(|link| !link.is_same(handle)));
             }
             _ => {}
+        }
+    }
+
+    /// A gateway drains its links when it leaves, or when another process has this instance's place.
+    fn peer_drains(&self) {
+        let was_replaced = std::mem::replace(&mut self.outcome().replaced, true);
+        if !was_replaced {
+            let gateway = &self.gateway.target;
+            tracing::info!(%gateway, link = self.number, "the gateway drains the link; dialling anew");
+            self.gateway.replace(self.number);
         }
     }
 
