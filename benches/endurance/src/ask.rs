@@ -154,7 +154,7 @@ pub(crate) fn is_pattern(octets: &[u8], from: usize) -> bool {
     octets.iter().enumerate().all(|(at, octet)| usize::from(*octet) == (from + at) % 251)
 }
 
-/// Clients that ask as fast as they are answered, until they are told to stop.
+/// Clients that ask one request after the other, until they are told to stop.
 #[derive(Debug)]
 pub(crate) struct Crowd {
     callers: JoinSet<Tally>,
@@ -176,8 +176,18 @@ impl Came {
 }
 
 impl Crowd {
-    /// `count` clients; each asks what `next` says for its number and turn.
+    /// `count` clients; each asks what `next` says for its number and turn, as fast as it is answered.
     pub(crate) fn start(to: SocketAddr, count: u64, next: impl Fn(u64, u64) -> Ask + Clone + Send + 'static) -> Self {
+        Self::paced(to, count, Duration::ZERO, next)
+    }
+
+    /// The same, with a pause before each next request.
+    pub(crate) fn paced(
+        to: SocketAddr,
+        count: u64,
+        pause: Duration,
+        next: impl Fn(u64, u64) -> Ask + Clone + Send + 'static,
+    ) -> Self {
         let stop = CancellationToken::new();
         let mut callers = JoinSet::new();
         for number in 0..count {
@@ -188,6 +198,9 @@ impl Crowd {
                 while !stop.is_cancelled() {
                     caller.ask(next(number, turn), &mut tally).await;
                     turn += 1;
+                    if !pause.is_zero() {
+                        stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+                    }
                 }
                 tally
             });

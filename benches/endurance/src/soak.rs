@@ -26,9 +26,12 @@ pub(crate) struct Options {
     /// Seconds between two faults.
     #[arg(long, value_name = "S", default_value = "15")]
     fault_every: u64,
-    /// Clients that ask as fast as they are answered.
+    /// Clients that ask one request after the other.
     #[arg(long, value_name = "N", default_value = "32")]
     clients: u64,
+    /// Milliseconds that each of them pauses between two requests.
+    #[arg(long, value_name = "MS", default_value = "2")]
+    pause: u64,
     /// Clients that read slowly.
     #[arg(long, value_name = "N", default_value = "50")]
     slow: usize,
@@ -71,7 +74,7 @@ async fn trial(stand: &Stand, options: &Options) -> Result<()> {
     }
     let length = Duration::from_secs_f64(options.minutes * 60.0);
     let stop = CancellationToken::new();
-    let crowd = Crowd::start(stand.http, options.clients, mixed);
+    let crowd = Crowd::paced(stand.http, options.clients, Duration::from_millis(options.pause), mixed);
     let mut others = JoinSet::new();
     for _ in 0..options.slow {
         let (to, stop) = (stand.http, stop.clone());
