@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -51,9 +51,17 @@ pub struct ClientConnection {
     last: AtomicBool,
     /// How the last request's sender presented itself.
     introduction: Mutex<Option<Arc<Introduction>>>,
-    leftover: Mutex<Option<Leftover>>,
+    leftover: Mutex<Leftovers>,
     has_leftover: AtomicBool,
     task: AtomicWaker,
+}
+
+/// What is left to the connection's task, as long as there is one.
+#[derive(Default)]
+struct Leftovers {
+    body: Option<Leftover>,
+    /// The connection has ended: nobody will read anything any more.
+    is_over: bool,
 }
 
 /// The rest of a request body that nobody wants.
@@ -79,7 +87,7 @@ impl ClientConnection {
             blocked: AtomicBool::new(false),
             last: AtomicBool::new(false),
             introduction: Mutex::new(None),
-            leftover: Mutex::new(None),
+            leftover: Mutex::default(),
             has_leftover: AtomicBool::new(false),
             task: AtomicWaker::new(),
         })
@@ -195,10 +203,29 @@ impl ClientConnection {
             return self.give_up();
         }
         self.leave_unread();
+        let mut leftovers = self.leftovers();
+        if leftovers.is_over {
+            return;
+        }
         let leftover = Leftover { body, left: DISCARD_BYTES, until: Box::pin(sleep(DISCARD_TIME)), _open: open };
-        *self.leftover.lock().unwrap_or_else(PoisonError::into_inner) = Some(leftover);
+        let before = leftovers.body.replace(leftover);
         self.has_leftover.store(true, Ordering::Release);
+        drop(leftovers);
+        drop(before);
         self.task.wake();
+    }
+
+    /// The connection's task ends. What was left to it holds the connection, and would for ever.
+    pub(super) fn end(&self) {
+        let mut leftovers = self.leftovers();
+        leftovers.is_over = true;
+        let body = leftovers.body.take();
+        drop(leftovers);
+        drop(body);
+    }
+
+    fn leftovers(&self) -> MutexGuard<'_, Leftovers> {
+        self.leftover.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads on in what was left. Only the connection's task calls it.
@@ -206,8 +233,8 @@ impl ClientConnection {
         if !self.has_leftover.load(Ordering::Acquire) {
             return;
         }
-        let mut slot = self.leftover.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(leftover) = slot.as_mut() else { return };
+        let mut leftovers = self.leftovers();
+        let Some(leftover) = leftovers.body.as_mut() else { return };
         let outcome = loop {
             match Pin::new(&mut leftover.body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
@@ -226,9 +253,9 @@ impl ClientConnection {
         if matches!(outcome, Discarded::Whole) {
             self.unread.store(false, Ordering::Relaxed);
         }
-        let gone = slot.take();
+        let gone = leftovers.body.take();
         self.has_leftover.store(false, Ordering::Release);
-        drop(slot);
+        drop(leftovers);
         drop(gone);
         // The HTTP library was polled before; what it does about the end of the body, it does when polled again.
         cx.waker().wake_by_ref();

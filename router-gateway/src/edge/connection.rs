@@ -138,6 +138,12 @@ struct State<IO, S: Answering> {
     _counted: (OwnedSemaphorePermit, Seat),
 }
 
+impl<IO, S: Answering> Drop for State<IO, S> {
+    fn drop(&mut self) {
+        self.client.end();
+    }
+}
+
 type Http1<IO, S> = http1::Connection<TokioIo<EdgeIo<IO>>, Requests<S>>;
 type Http2<IO, S> = http2::Connection<TokioIo<EdgeIo<IO>>, Requests<S>, Spawn>;
 

@@ -1,16 +1,17 @@
-//! Clients that read slowly: little is fetched for them ahead of their reading, and they get all of it.
+//! Clients that read slowly, or leave in the middle: little is fetched for them ahead of their reading, they get all of
+//! it, and nothing is left of who has gone.
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Frame;
-use router_gateway::edge::EdgeSettings;
+use router_gateway::edge::{Arrival, ClientConnection, EdgeSettings};
 use router_link::{Body, BodyError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -65,4 +66,37 @@ async fn what_a_client_does_not_read_is_not_fetched_and_it_gets_all_in_the_end()
         assert!(count >= PIECE, "piece {piece}: {count} bytes");
     }
     assert!(answer.ends_with(b"0\r\n\r\n"), "it ends as a whole");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_left_of_a_client_that_leaves_in_the_middle_of_its_body() {
+    let seen = Arc::new(Mutex::new(Weak::<ClientConnection>::new()));
+    let held = Arc::new(Mutex::new(None));
+    let (connection, request) = (Arc::clone(&seen), Arc::clone(&held));
+    let (_edge, clients) = start_in_memory(
+        EdgeSettings::default(),
+        tower::service_fn(move |mut arrived: Request<Body>| {
+            let arrival = arrived.extensions_mut().remove::<Arrival>().expect("what the edge knows");
+            *connection.lock().unwrap() = Arc::downgrade(&arrival.connection);
+            *request.lock().unwrap() = Some(arrived.into_body());
+            std::future::pending::<Result<Response<Body>, Infallible>>()
+        }),
+    );
+    // While a client is there, what it still sends is read a little longer; who has gone sends nothing any more.
+    for body_goes_first in [true, false] {
+        let mut client = clients.connect().await;
+        client.write_all(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\nbegun").await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let body = held.lock().unwrap().take().expect("a request");
+        if body_goes_first {
+            drop(body);
+            drop(client);
+        } else {
+            drop(client);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            drop(body);
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(seen.lock().unwrap().upgrade().is_none(), "body_goes_first: {body_goes_first}");
+    }
 }
