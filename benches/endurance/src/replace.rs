@@ -31,8 +31,7 @@ pub(crate) struct Options {
     clients: u64,
 }
 
-/// The processes of a trial run in its folder.
-const UPGRADE: &str = "upgrade: { socket: upgrade.sock }\n";
+const UPGRADE: &str = "upgrade: { socket: \"{folder}/upgrade.sock\" }\n";
 /// Load before and after each kind of replacement.
 const AROUND: Duration = Duration::from_secs(2);
 /// Nothing may be sent to a killed instance any more after this.
@@ -90,8 +89,9 @@ async fn trial(stand: &Stand, options: &Options) -> Result<()> {
         services.push(stand.service(ServiceOptions::default()).await?);
     }
     println!("kill -9 of a service  {} times: {}", options.kills, killed.tally);
-    println!("                      {} may run once, {} may run again", killed.once, killed.again);
-    println!("                      {} failed that began more than {GONE:?} after", killed.late);
+    println!("  that may run once   {}", killed.once);
+    println!("  that may run again  {}", killed.again);
+    println!("  begun {GONE:?} after   {} failed", killed.late);
 
     for came in [&rolling, &upgraded] {
         ensure!(came.tally.failed() == 0, "{} requests failed: {}", came.tally.failed(), came.tally);

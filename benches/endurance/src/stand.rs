@@ -62,13 +62,15 @@ pub(crate) struct Process {
 }
 
 impl Stand {
-    /// Free addresses and a `router.yaml` that names them; `extra` is appended to it.
+    /// Free addresses and a `router.yaml` that names them; `extra` is appended to it, with the stand's own folder for
+    /// `{folder}`.
     ///
     /// # Errors
     /// When there is no free port, or the folder cannot be written.
     pub(crate) fn new(programs: &Programs, extra: &str) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("stella-endurance-").tempdir()?;
         let [http, admin, tcp] = free_addresses()?;
+        let extra = extra.replace("{folder}", &folder.path().to_string_lossy());
         let yaml = format!(
             "http: {{ listen: \"{http}\" }}\nadmin: {{ listen: \"{admin}\" }}\n\
              transports: {{ tcp: {{ listen: \"{tcp}\" }} }}\n{extra}"
