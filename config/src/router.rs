@@ -261,6 +261,8 @@ pub struct LimitsConfig {
     pub max_timeout: HumanDuration,
     /// Longest silence of a streaming response once its head has arrived. Default 60 s.
     pub stream_idle_timeout: HumanDuration,
+    /// Longest silence of a tunnel (WebSocket), in both directions. Default 5 min; then both its sides are cut off.
+    pub tunnel_idle_timeout: HumanDuration,
     /// Body of one request. Default 16 MiB; then 413.
     pub max_request_bytes_per_call: ByteSize,
     /// Request bytes held for one client connection. Default 64 MiB; then 429.
@@ -282,6 +284,7 @@ impl Default for LimitsConfig {
             default_timeout: HumanDuration::from_secs(30),
             max_timeout: HumanDuration::from_secs(300),
             stream_idle_timeout: HumanDuration::from_secs(60),
+            tunnel_idle_timeout: HumanDuration::from_secs(300),
             max_request_bytes_per_call: ByteSize::mib(16),
             max_request_bytes_per_connection: ByteSize::mib(64),
             max_aggregate_inflight_bytes: ByteSize::mib(1024),
@@ -297,6 +300,7 @@ impl Validate for LimitsConfig {
         positive(checks, "default_timeout", self.default_timeout);
         positive(checks, "max_timeout", self.max_timeout);
         positive(checks, "stream_idle_timeout", self.stream_idle_timeout);
+        positive(checks, "tunnel_idle_timeout", self.tunnel_idle_timeout);
         if self.default_timeout > self.max_timeout {
             checks
                 .refuse_one_of(

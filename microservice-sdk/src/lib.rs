@@ -48,7 +48,8 @@
 //! | declare endpoints | [`endpoint`] on functions, [`service`] on an impl block, [`Route`] at run time |
 //! | serve an existing web service | [`Microservice::mount`]: any tower service of HTTP requests |
 //! | take things from a request | [`extract`]: [`Path`], [`Query`], [`Json`], [`State`], [`Deadline`], [`Claims`], `HeaderMap`, `Bytes`, `String`, [`Body`], [`Request`] .. |
-//! | answer | [`response`]: [`Json`], text, bytes, a status, tuples, [`Chunks`], [`Response`], `Result` |
+//! | answer | [`response`]: [`Json`], text, bytes, a status, tuples, [`Chunks`], [`Sse`], [`Response`], `Result` |
+//! | speak both ways | [`WebSocketUpgrade`] (feature `websocket`, on by default), or [`Tunnel`] for any other protocol |
 //! | say what went wrong | [`EndpointError`](derive@EndpointError), [`Problem`], [`Internal`] |
 //! | run | [`Microservice::run`], or [`Microservice::start`] within a larger program |
 //! | configure | `microservice.yaml`: [`Microservice::config_file`] |
@@ -129,12 +130,15 @@ pub use self::endpoints::{Endpoints, Handlers, Route};
 pub use self::error::{EndpointError, Internal, Problem};
 pub use self::extract::{
     Claims, Deadline, FromRef, FromRequest, FromRequestParts, Json, Path, Query, RequestInfo, State, TraceContext,
+    Tunnel, TunnelStream,
 };
+#[cfg(feature = "websocket")]
+pub use self::extract::{WebSocket, WebSocketUpgrade, websocket};
 pub use self::handler::{Handler, HandlerFuture, Preparing, Reads, Work};
 pub use self::health::Health;
 pub use self::lifecycle::Running;
 pub use self::message::{Request, Response};
-pub use self::response::{Chunks, IntoResponse, IntoResponseParts};
+pub use self::response::{Chunks, Event, IntoResponse, IntoResponseParts, Sse};
 pub use self::service::Microservice;
 pub use self::start_error::{Mistake, StartError};
 pub use router_common::frame::{HealthStatus, Reason};

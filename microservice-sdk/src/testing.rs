@@ -22,6 +22,8 @@ use serde::de::DeserializeOwned;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+#[cfg(feature = "websocket")]
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use crate::bytes::Bytes;
 use crate::lifecycle::Running;
@@ -32,6 +34,10 @@ use crate::service::Microservice;
 const PIPE_BYTES: usize = 64 * 1024;
 /// Connections that wait to be accepted.
 const BACKLOG: usize = 64;
+
+/// A client's end of a WebSocket: a `Stream` and a `Sink` of messages.
+#[cfg(feature = "websocket")]
+pub type TestWebSocket = tokio_tungstenite::WebSocketStream<DuplexStream>;
 
 /// A gateway in memory, with the services that joined it.
 ///
@@ -152,6 +158,33 @@ impl TestGateway {
         });
         let response = sender.send_request(request).await?;
         Ok(TestResponse(response.map(Body::stream)))
+    }
+
+    /// Opens a WebSocket, over a connection of its own.
+    ///
+    /// # Panics
+    /// If the path is none, or no WebSocket is opened.
+    #[cfg(feature = "websocket")]
+    pub async fn websocket(&self, path: &str) -> TestWebSocket {
+        match self.try_websocket(format!("ws://gateway.test{path}")).await {
+            Ok(socket) => socket,
+            Err(error) => panic!("`{path}` opens no WebSocket: {error}"),
+        }
+    }
+
+    /// As [`TestGateway::websocket`], with a request of the test's own, for tests in which it may be refused.
+    ///
+    /// # Errors
+    /// What came instead.
+    #[cfg(feature = "websocket")]
+    pub async fn try_websocket(
+        &self,
+        request: impl IntoClientRequest + Unpin,
+    ) -> Result<TestWebSocket, crate::websocket::WebSocketError> {
+        let (client, server) = tokio::io::duplex(PIPE_BYTES);
+        assert!(self.dial.send(server).await.is_ok(), "the gateway has stopped");
+        let (socket, _) = tokio_tungstenite::client_async(request, client).await?;
+        Ok(socket)
     }
 
     /// Owns a connection until it ends, or the harness does.

@@ -16,13 +16,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_LENGTH, HeaderName};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use router_common::frame::Reason;
 use router_common::limits;
 use router_common::path::RequestPath;
 use router_common::problem::{Problem, ProblemCode};
 use router_common::session::lease::Permit;
-use router_link::{Body, Call, CallError, Environment, Handle, Parameters, RequestContext};
+use router_link::{Body, Call, CallError, Environment, Handle, Parameters, RequestContext, Tunnel};
 use tokio_util::task::TaskTracker;
 
 pub(crate) use self::budget::RetryBudget;
@@ -30,7 +30,7 @@ use self::stream::Streaming;
 use self::tries::{Excluded, Tries};
 pub(crate) use self::waiting::WaitingLine;
 use self::waiting::Wanted;
-use crate::edge::{Arrival, Explained, HeldBytes, Upload, UploadFailure};
+use crate::edge::{Arrival, Explained, HeldBytes, OpenTunnel, Upload, UploadFailure};
 use crate::http_semantics;
 use crate::registry::Registry;
 use crate::request_id::RequestIds;
@@ -149,7 +149,7 @@ impl Dispatch {
         if let Some(line) = tries.explained() {
             response.extensions_mut().insert(Explained(line));
         }
-        let counted = Counted {
+        let mut counted = Counted {
             metrics: metrics.unwrap_or_else(|| Arc::clone(this.metrics.unrouted())),
             status: response.status(),
             began,
@@ -157,6 +157,15 @@ impl Dispatch {
             _in_flight: in_flight,
         };
         if response.body().whole().is_some() {
+            if !response.extensions().is_empty()
+                && let Some(tunnel) = Tunnel::of(&mut response)
+            {
+                if request.version() <= Version::HTTP_11 {
+                    // What the client is told.
+                    counted.status = StatusCode::SWITCHING_PROTOCOLS;
+                }
+                OpenTunnel::put_into(&mut response, tunnel, counted);
+            }
             return response;
         }
         response.map(|body| Body::stream(Streaming::new(body, this.settings.stream_idle_timeout, counted)))
@@ -182,7 +191,7 @@ impl Inner {
             *metrics = Some(self.metrics.of(&chosen.endpoint));
             let descriptor = &chosen.endpoint.descriptor;
             let deadline = self.deadline(&chosen.endpoint, began, tries.deadline);
-            self.admit(upload.as_deref(), connection_full, &chosen.endpoint)?;
+            self.admit(upload.as_deref(), connection_full, call.tunnel.is_some(), &chosen.endpoint)?;
             if chosen.head_from_get {
                 *request.method_mut() = Method::GET;
             }
@@ -197,7 +206,7 @@ impl Inner {
                 client: call.client,
                 claims: call.claims.clone(),
                 permit: Some(chosen.permit),
-                tunnel: None,
+                tunnel: call.tunnel.clone().filter(|_| !one_way),
                 open_first: call.open_first,
             };
             let handle = chosen.link.handle();
@@ -411,10 +420,18 @@ impl Inner {
     }
 
     /// The limits of SPEC 6, before a byte of the body is read.
-    fn admit(&self, upload: Option<&Upload>, connection_full: bool, endpoint: &RouteEndpoint) -> Result<(), Problem> {
-        let Some(upload) = upload else { return Ok(()) };
+    fn admit(
+        &self,
+        upload: Option<&Upload>,
+        connection_full: bool,
+        is_tunnel: bool,
+        endpoint: &RouteEndpoint,
+    ) -> Result<(), Problem> {
+        if upload.is_none() && !is_tunnel {
+            return Ok(());
+        }
         let limit = endpoint.descriptor.max_request_bytes.unwrap_or(self.settings.max_request_bytes);
-        if upload.declared().is_some_and(|declared| declared > limit) {
+        if upload.and_then(Upload::declared).is_some_and(|declared| declared > limit) {
             return Err(too_large());
         }
         if connection_full {
@@ -423,7 +440,9 @@ impl Inner {
         if self.node_bytes.is_full() {
             return Err(Problem::new(ProblemCode::NodeOverloaded).retry_after(RETRY_AFTER));
         }
-        upload.set_limit(limit);
+        if let Some(upload) = upload {
+            upload.set_limit(limit);
+        }
         Ok(())
     }
 
@@ -506,7 +525,12 @@ impl Inner {
 /// What a request brings, by who sent it.
 fn origin(request: &mut Request<Body>, max_connection_bytes: u64) -> Result<Origin, Problem> {
     if let Some(arrival) = request.extensions_mut().remove::<Arrival>() {
-        let call = Call { client: Some(arrival.client), open_first: arrival.waits_for_continue, ..Call::default() };
+        let call = Call {
+            client: Some(arrival.client),
+            open_first: arrival.waits_for_continue,
+            tunnel: arrival.tunnel.clone(),
+            ..Call::default()
+        };
         return Ok(Origin {
             connection_full: arrival.connection_full(max_connection_bytes),
             upload: arrival.upload,

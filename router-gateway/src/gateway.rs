@@ -577,6 +577,7 @@ impl NodeSettings {
                 header_timeout: http.header_timeout.as_duration(),
                 keep_alive_timeout: http.keep_alive_timeout.as_duration(),
                 body_idle_timeout: http.body_idle_timeout.as_duration(),
+                tunnel_idle_timeout: limits.tunnel_idle_timeout.as_duration(),
                 max_header_bytes: http.max_header_bytes.as_usize(),
                 max_headers: http.max_headers.get(),
                 max_connection_bytes: limits.max_request_bytes_per_connection.as_u64(),

@@ -23,14 +23,7 @@ pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-ho
 /// nature, and [`OWN_PREFIX`] (RFC 9110 7.6.1; SPEC 9). Returns what [`X_STELLA_EXPLAIN`] said, if it stood there.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
     // Most messages carry none of these: one pass over the names decides, and only then is anything removed.
-    let mut found = false;
-    for name in headers.keys() {
-        if is_hop_by_hop(name) || name.as_str().starts_with(OWN_PREFIX) {
-            found = true;
-            break;
-        }
-    }
-    if !found {
+    if !ends_here(headers) {
         return None;
     }
     let named: Vec<HeaderName> = connection_options(headers).filter(|name| !is_end_to_end_only(name)).collect();
@@ -48,6 +41,17 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
         }
     }
     explain
+}
+
+/// Whether there is anything for [`strip_hop_by_hop`] to remove.
+#[must_use]
+pub fn ends_here(headers: &HeaderMap) -> bool {
+    for name in headers.keys() {
+        if is_hop_by_hop(name) || name.as_str().starts_with(OWN_PREFIX) {
+            return true;
+        }
+    }
+    false
 }
 
 /// Removes from a trailer section what may not stand there: what ends at this hop, and fields by which a message is

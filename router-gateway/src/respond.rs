@@ -45,6 +45,22 @@ pub fn expectation_failed() -> Response<Body> {
     unrendered(problem, StatusCode::EXPECTATION_FAILED, None)
 }
 
+/// A WebSocket handshake of a version that is not spoken here, with the one that is (RFC 6455 4.4): 426 where the client
+/// can upgrade, 400 over HTTP/2.
+#[must_use]
+pub fn websocket_version(upgrades: bool) -> Response<Body> {
+    let problem = Problem::new(ProblemCode::BadRequest).detail("This router speaks version 13 of WebSocket.");
+    let status = if upgrades { StatusCode::UPGRADE_REQUIRED } else { StatusCode::BAD_REQUEST };
+    let mut response = unrendered(problem, status, None);
+    let headers = response.headers_mut();
+    headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    if upgrades {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    }
+    response
+}
+
 /// 401 with a challenge of its own.
 #[must_use]
 pub fn unauthenticated(problem: Problem, challenge: HeaderValue) -> Response<Body> {

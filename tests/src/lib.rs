@@ -4,6 +4,7 @@ pub mod client;
 pub mod reference;
 pub mod services;
 pub mod stage;
+pub mod tunnels;
 
 use std::future::Future;
 use std::time::Duration;

@@ -106,7 +106,9 @@ impl Default for Witness {
     }
 }
 
-struct Presence(Witness);
+/// A handler that is watched: it has ended when this is dropped.
+#[derive(Debug)]
+pub struct Presence(Witness);
 
 impl Drop for Presence {
     fn drop(&mut self) {
@@ -131,7 +133,9 @@ impl Witness {
         let _ = within(what, changes.wait_for(reached)).await;
     }
 
-    fn enter(&self) -> Presence {
+    /// A handler begins.
+    #[must_use]
+    pub fn enter(&self) -> Presence {
         self.0.send_modify(|(begun, _)| *begun += 1);
         Presence(self.clone())
     }

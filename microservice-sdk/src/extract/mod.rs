@@ -10,7 +10,10 @@ mod json;
 mod path;
 mod query;
 mod state;
+mod tunnel;
 mod values;
+#[cfg(feature = "websocket")]
+pub mod websocket;
 
 use std::future::Future;
 
@@ -21,6 +24,9 @@ pub use self::json::Json;
 pub use self::path::Path;
 pub use self::query::Query;
 pub use self::state::{AnyState, FromRef, State};
+pub use self::tunnel::{Tunnel, TunnelStream};
+#[cfg(feature = "websocket")]
+pub use self::websocket::{WebSocket, WebSocketUpgrade};
 use crate::message::Request;
 use crate::response::IntoResponse;
 pub use crate::trace::TraceContext;
@@ -33,7 +39,7 @@ pub use crate::trace::TraceContext;
     message = "`{Self}` cannot be taken from the head of a request",
     label = "not an extractor for this place",
     note = "extractors of the head: `Path`, `Query`, `State`, `HeaderMap`, `Method`, `Uri`, `Deadline`, `Cancellation`, `Claims`, `TraceContext`, `Client`, `RequestInfo`, or your own `impl<S: Send + Sync> FromRequestParts<S> for ..`",
-    note = "what reads the body (`Json`, `Bytes`, `String`, `Body`, `Request`) must be the last argument"
+    note = "what reads the body (`Json`, `Bytes`, `String`, `Body`, `Request`, `Tunnel`, `WebSocketUpgrade`) must be the last argument"
 )]
 pub trait FromRequestParts<S>: Sized {
     /// What is answered when it cannot be extracted.
@@ -55,7 +61,7 @@ pub trait FromRequestParts<S>: Sized {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be taken from a request",
     label = "not an extractor",
-    note = "extractors: `Json`, `Bytes`, `String`, `Body`, `Request` (last argument); `Path`, `Query`, `State`, `HeaderMap`, `Method`, `Uri`, `Deadline`, `Cancellation`, `Claims`, `TraceContext`, `Client`, `RequestInfo` (anywhere)",
+    note = "extractors: `Json`, `Bytes`, `String`, `Body`, `Request`, `Tunnel`, `WebSocketUpgrade` (last argument); `Path`, `Query`, `State`, `HeaderMap`, `Method`, `Uri`, `Deadline`, `Cancellation`, `Claims`, `TraceContext`, `Client`, `RequestInfo` (anywhere)",
     note = "`Json<T>` and `Query<T>` need `T: serde::de::DeserializeOwned`; an extractor of your own is `impl<S: Send + Sync> FromRequest<S> for ..`"
 )]
 pub trait FromRequest<S, M = private::ViaRequest>: Sized {

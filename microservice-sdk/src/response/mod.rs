@@ -3,6 +3,8 @@
 //! Bodies know their lengths and types say their content types; what is sent on the link is [`Response`]. Nothing here
 //! knows requests.
 
+mod sse;
+
 use std::borrow::Cow;
 use std::convert::Infallible;
 
@@ -14,6 +16,7 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use router_link::Body;
 
+pub use self::sse::{Event, Sse};
 use crate::error::{Internal, Problem};
 use crate::message::Response;
 
@@ -21,7 +24,7 @@ use crate::message::Response;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be returned from an endpoint",
     label = "not a response",
-    note = "responses: `Json`, `String`, `&'static str`, `Bytes`, `Vec<u8>`, `StatusCode`, `()` (204), `Body`, `Chunks` (a stream), `Problem`, `http::Response<Body>`, tuples like `(StatusCode, [(name, value); N], body)`, and `Result<T, E>` of two of them",
+    note = "responses: `Json`, `String`, `&'static str`, `Bytes`, `Vec<u8>`, `StatusCode`, `()` (204), `Body`, `Chunks` (a stream), `Sse` (events), `Problem`, `http::Response<Body>`, tuples like `(StatusCode, [(name, value); N], body)`, and `Result<T, E>` of two of them",
     note = "an error type becomes a response by `#[derive(EndpointError)]`; a type with `Serialize` by `Json(..)`"
 )]
 pub trait IntoResponse {

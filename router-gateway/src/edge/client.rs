@@ -20,6 +20,7 @@ use router_common::problem::Problem;
 use tokio::time::{Sleep, sleep};
 
 use super::held::HeldBytes;
+use super::tunnel::Opened;
 use crate::http_semantics::Introduction;
 
 /// What an unread request body may still bring before its connection is given up, in bytes (SPEC 12: early responses).
@@ -59,7 +60,9 @@ pub struct ClientConnection {
 /// What is left to the connection's task, as long as there is one.
 #[derive(Default)]
 struct Leftovers {
-    body: Option<Leftover>,
+    body: Option<Box<Leftover>>,
+    /// Begins when its answer has been written.
+    tunnel: Option<Box<Opened>>,
     /// The connection has ended: nobody will read anything any more.
     is_over: bool,
 }
@@ -208,7 +211,7 @@ impl ClientConnection {
             return;
         }
         let leftover = Leftover { body, left: DISCARD_BYTES, until: Box::pin(sleep(DISCARD_TIME)), _open: open };
-        let before = leftovers.body.replace(leftover);
+        let before = leftovers.body.replace(Box::new(leftover));
         self.has_leftover.store(true, Ordering::Release);
         drop(leftovers);
         drop(before);
@@ -219,9 +222,19 @@ impl ClientConnection {
     pub(super) fn end(&self) {
         let mut leftovers = self.leftovers();
         leftovers.is_over = true;
-        let body = leftovers.body.take();
+        let left = (leftovers.body.take(), leftovers.tunnel.take());
         drop(leftovers);
-        drop(body);
+        drop(left);
+    }
+
+    /// Leaves a tunnel to the connection's task, which is the one that calls.
+    pub(super) fn leave_tunnel(&self, opened: Opened) {
+        self.leftovers().tunnel = Some(Box::new(opened));
+    }
+
+    /// The tunnel that was left, once the HTTP library is done with its answer.
+    pub(super) fn take_tunnel(&self) -> Option<Opened> {
+        self.leftovers().tunnel.take().map(|opened| *opened)
     }
 
     fn leftovers(&self) -> MutexGuard<'_, Leftovers> {

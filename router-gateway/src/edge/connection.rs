@@ -10,12 +10,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue};
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
+use router_common::frame::Reason;
 use router_link::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
@@ -26,8 +28,10 @@ use tower::Service;
 
 use super::body::{RequestBody, ResponseBody, Upload};
 use super::client::{ClientConnection, OpenGuard};
+use super::connect;
 use super::floor::Seat;
 use super::io::{EdgeIo, Protocol};
+use super::tunnel::{OpenTunnel, Splice};
 use super::worker::Edge;
 use super::{Arrival, EdgeContext};
 use crate::http_semantics;
@@ -85,11 +89,8 @@ where
     ) -> Self {
         let client = ClientConnection::new(peer);
         let io = EdgeIo::new(io, Arc::clone(&client), Arc::clone(&edge.context));
-        let requests = Requests {
-            stack: RefCell::new(stack),
-            connection: Arc::clone(&client),
-            context: Arc::clone(&edge.context),
-        };
+        let requests =
+            Requests { stack: RefCell::new(stack), connection: Arc::clone(&client), edge: Arc::clone(&edge) };
         Self {
             stop: edge.stop.requested(),
             awaits_stop: false,
@@ -155,6 +156,8 @@ enum Stage<IO, S: Answering> {
     /// Between two requests of HTTP/1.1 that are far apart.
     Resting(EdgeIo<IO>, Requests<S>),
     Http2(Pin<Box<Http2<IO, S>>>),
+    /// HTTP/1.1 has given way to another protocol.
+    Tunnel(Box<Splice<EdgeIo<IO>>>),
     Over,
 }
 
@@ -181,8 +184,8 @@ where
         match &mut self.stage {
             Stage::Http1(_) => self.client.give_notice(),
             Stage::Http2(http) => http.as_mut().graceful_shutdown(),
-            // It is told when it has begun to speak.
-            Stage::Fresh(..) | Stage::Resting(..) | Stage::Over => {}
+            // It is told when it has begun to speak; and a tunnel has no answers any more.
+            Stage::Fresh(..) | Stage::Resting(..) | Stage::Tunnel(_) | Stage::Over => {}
         }
     }
 
@@ -192,6 +195,8 @@ where
         match &mut self.stage {
             Stage::Http1(http) => http.as_mut().graceful_shutdown(),
             Stage::Http2(http) => http.as_mut().graceful_shutdown(),
+            // It may last as long as the grace does.
+            Stage::Tunnel(_) => {}
             // There is no request to answer.
             stage => *stage = Stage::Over,
         }
@@ -200,6 +205,9 @@ where
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(ending) = &mut self.ending {
             if ending.cut.as_mut().poll(cx).is_ready() {
+                if let Stage::Tunnel(splice) = &mut self.stage {
+                    splice.cut(Reason::Shutdown);
+                }
                 return Poll::Ready(());
             }
             if !ending.is_finishing && ending.linger_over.as_mut().poll(cx).is_ready() {
@@ -226,10 +234,17 @@ where
                     continue;
                 }
                 Stage::Http1(http) => http.as_mut().poll(cx),
-                Stage::Http2(http) => http.as_mut().poll(cx),
+                Stage::Http2(http) => {
+                    connect::forget();
+                    http.as_mut().poll(cx)
+                }
+                Stage::Tunnel(splice) => return splice.poll(cx),
                 Stage::Over => return Poll::Ready(()),
             };
             if let Poll::Ready(outcome) = outcome {
+                if outcome.is_ok() && self.tunnel() {
+                    continue;
+                }
                 if let Err(error) = outcome {
                     tracing::debug!(peer = %self.client.peer(), %error, "client connection ended early");
                 }
@@ -256,7 +271,9 @@ where
         self.idle = Idle::new(self.edge.context.settings.keep_alive_timeout);
         let (io, context) = (TokioIo::new(io), &self.edge.context);
         self.stage = match protocol {
-            Protocol::Http1 => Stage::Http1(Box::pin(http1_builder(context).serve_connection(io, requests))),
+            Protocol::Http1 | Protocol::Opaque => {
+                Stage::Http1(Box::pin(http1_builder(context).serve_connection(io, requests)))
+            }
             Protocol::Http2 => {
                 let builder = http2_builder(context, self.edge.tasks.clone());
                 Stage::Http2(Box::pin(builder.serve_connection(io, requests)))
@@ -265,6 +282,19 @@ where
         if self.is_ending() {
             self.give_notice();
         }
+    }
+
+    /// The HTTP library is done. Says whether that is because a tunnel begins.
+    fn tunnel(&mut self) -> bool {
+        let Some(opened) = self.client.take_tunnel() else { return false };
+        let Stage::Http1(http) = std::mem::replace(&mut self.stage, Stage::Over) else { return false };
+        let parts = Pin::into_inner(http).into_parts();
+        let mut io = parts.io.into_inner();
+        io.turn_opaque(parts.read_buf);
+        let open = OpenGuard::new(Arc::clone(&self.client));
+        self.stage = Stage::Tunnel(Box::new(Splice::new(io, opened, open, Arc::clone(&self.edge.context))));
+        self.idle.alarm = None;
+        true
     }
 
     /// A client has not spoken for a while: the HTTP library's state and buffers are not kept.
@@ -384,6 +414,7 @@ fn http2_builder(context: &EdgeContext, tasks: TaskTracker) -> http2::Builder<Sp
         .keep_alive_interval(H2_PING.0)
         .keep_alive_timeout(H2_PING.1)
         .max_concurrent_streams(settings.max_concurrent_streams)
+        .enable_connect_protocol()
         .max_header_list_size(u32::try_from(settings.max_header_bytes).unwrap_or(u32::MAX))
         .adaptive_window(true);
     builder
@@ -399,7 +430,10 @@ where
     F::Output: Send + 'static,
 {
     fn execute(&self, future: F) {
-        self.0.spawn(future);
+        // But what sends on a tunnel is the tunnel's.
+        if let Some(future) = connect::take_over(future) {
+            self.0.spawn(future);
+        }
     }
 }
 
@@ -408,7 +442,7 @@ struct Requests<S> {
     /// Called one at a time, by the connection's task alone; a copy a request would count references up and down.
     stack: RefCell<S>,
     connection: Arc<ClientConnection>,
-    context: Arc<EdgeContext>,
+    edge: Arc<Edge>,
 }
 
 impl<S: Answering> hyper::service::Service<Request<Incoming>> for Requests<S> {
@@ -420,14 +454,19 @@ impl<S: Answering> hyper::service::Service<Request<Incoming>> for Requests<S> {
         let connection = &self.connection;
         let two_lengths = connection.begin();
         let open = OpenGuard::new(Arc::clone(connection));
-        let (parts, incoming) = request.into_parts();
+        let (mut parts, incoming) = request.into_parts();
+        let connect = if parts.method == Method::CONNECT { parts.extensions.remove::<OnUpgrade>() } else { None };
+        let connect = connect.map(|upgrade| Box::new(Connect { upgrade, edge: Arc::clone(&self.edge) }));
         let waits_for_continue = http_semantics::expects_continue(parts.version, &parts.headers);
         let (body, upload) = if incoming.is_end_stream() {
             (Body::empty(), None)
         } else {
             let upload = Arc::new(Upload::new(incoming.size_hint().exact()));
             let open = OpenGuard::new(Arc::clone(connection));
-            (Body::stream(RequestBody::new(incoming, &parts, Arc::clone(&upload), open, &self.context)), Some(upload))
+            (
+                Body::stream(RequestBody::new(incoming, &parts, Arc::clone(&upload), open, &self.edge.context)),
+                Some(upload),
+            )
         };
         let mut request = Request::from_parts(parts, body);
         request.extensions_mut().insert(Arrival {
@@ -438,10 +477,36 @@ impl<S: Answering> hyper::service::Service<Request<Incoming>> for Requests<S> {
             sender: None,
             waits_for_continue,
             explain: false,
+            tunnel: None,
         });
         let head_only = *request.method() == Method::HEAD;
         // The stack's services are always ready: their bounds answer 503, they do not make the connection wait.
-        Answer { answer: self.stack.borrow_mut().call(request), head_only, open: Some(open) }
+        Answer { answer: self.stack.borrow_mut().call(request), head_only, open: Some(open), connect }
+    }
+}
+
+/// What a CONNECT needs, if it opens a tunnel.
+struct Connect {
+    upgrade: OnUpgrade,
+    edge: Arc<Edge>,
+}
+
+/// The response is about to be given to the HTTP library: if it opens a tunnel, that is prepared.
+#[cold]
+fn prepare(response: &mut Response<Body>, open: &mut Option<OpenGuard>, connect: Option<Box<Connect>>) {
+    let Some(opened) = OpenTunnel::take(response) else { return };
+    match connect {
+        None => {
+            if let Some(open) = open {
+                open.connection().leave_tunnel(opened);
+            }
+        }
+        Some(connect) => {
+            let Some(open) = open.take() else { return };
+            let Connect { upgrade, edge } = *connect;
+            let tasks = edge.tasks.clone();
+            tasks.spawn(connect::run(upgrade, connect::expect(), opened, open, edge));
+        }
     }
 }
 
@@ -452,6 +517,7 @@ pin_project! {
         answer: F,
         head_only: bool,
         open: Option<OpenGuard>,
+        connect: Option<Box<Connect>>,
     }
 }
 
@@ -464,14 +530,18 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let Ok(mut response) = ready!(this.answer.poll(cx));
-        let open = this.open.take();
+        let mut open = this.open.take();
         if *this.head_only {
             // RFC 9110 9.3.2. HTTP/2's library would send it, a problem document say, and the client break the stream off.
             *response.body_mut() = Body::empty();
         }
-        if open.as_ref().is_some_and(|open| open.connection().answers_last()) {
+        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if !switches && open.as_ref().is_some_and(|open| open.connection().answers_last()) {
             // RFC 9112 9.6: a client that is not told would send its next request here.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if switches || this.connect.is_some() {
+            prepare(&mut response, &mut open, this.connect.take());
         }
         Poll::Ready(Ok(response.map(|body| ResponseBody::new(body, open))))
     }

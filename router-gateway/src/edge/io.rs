@@ -5,6 +5,7 @@
 //! 408 to a head that does not come to its end, closes what is idle too long, and puts a problem document in the place
 //! of the library's own refusals. It knows nothing of requests beyond where they begin.
 
+use std::any::Any;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,11 +15,13 @@ use std::time::SystemTime;
 use bytes::{Buf, BufMut, Bytes};
 use router_common::problem::{Problem, ProblemCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant, Sleep, sleep_until};
 
 use super::EdgeContext;
 use super::client::ClientConnection;
 use super::scan::HeadScan;
+use super::tunnel::TunnelIo;
 use crate::respond;
 
 /// How HTTP/2 with prior knowledge begins (RFC 9113 3.4).
@@ -37,6 +40,8 @@ const FLAT: usize = 1024;
 pub(super) enum Protocol {
     Http1,
     Http2,
+    /// None any more: a tunnel's bytes.
+    Opaque,
 }
 
 /// A little that was read before the HTTP library asked, and is still to be given to it.
@@ -146,6 +151,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> EdgeIo<IO> {
         self.returned = if bytes.is_empty() { Bytes::new() } else { bytes };
     }
 
+    /// HTTP is over on this connection: what follows is a tunnel's, beginning with what the library had read beyond the
+    /// request that asked for it.
+    pub(super) fn turn_opaque(&mut self, read: Bytes) {
+        let rest = std::mem::take(&mut self.returned);
+        self.take_back(if rest.is_empty() { read } else { [read, rest].concat().into() });
+        self.protocol = Protocol::Opaque;
+        self.head_since = None;
+        self.alarm = None;
+        self.stalled = None;
+    }
+
     /// Reads what was read before, and then the stream.
     fn poll_input(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.returned.is_empty() {
@@ -172,7 +188,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> EdgeIo<IO> {
     fn look_ahead(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         // While a body comes, the HTTP library reads.
         let is_answered = !self.hungry && self.connection.has_one_open();
-        if self.protocol == Protocol::Http2 || !is_answered || !self.ahead.rest().is_empty() {
+        if self.protocol != Protocol::Http1 || !is_answered || !self.ahead.rest().is_empty() {
             return Ok(());
         }
         match self.ahead.poll_fill(&mut self.io, cx) {
@@ -187,7 +203,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> EdgeIo<IO> {
 
     /// Takes note of bytes that the HTTP library is about to see.
     fn arrived(&mut self, bytes: &[u8]) {
-        if self.protocol == Protocol::Http2 || bytes.is_empty() {
+        if self.protocol != Protocol::Http1 || bytes.is_empty() {
             return;
         }
         // What comes after a body that was given up is the rest of it, not a head.
@@ -247,7 +263,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> EdgeIo<IO> {
     /// Whether the HTTP library, which has called nobody since its last flush, is about to refuse by itself: then the
     /// code in whose place ours stands.
     fn own_refusal(&self, first: &[u8]) -> Option<ProblemCode> {
-        if self.protocol == Protocol::Http2 || !self.connection.owes_nothing() {
+        if self.protocol != Protocol::Http1 || !self.connection.owes_nothing() {
             return None;
         }
         match first.get(..12)? {
@@ -264,6 +280,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> EdgeIo<IO> {
                 // The body that held back is asked again.
                 cx.waker().wake_by_ref();
             }
+            return outcome;
+        }
+        if self.protocol == Protocol::Opaque {
+            // A tunnel has a patience of its own.
             return outcome;
         }
         if self.protocol == Protocol::Http1 {
@@ -294,6 +314,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> EdgeIo<IO> {
     }
 }
 
+impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> TunnelIo for EdgeIo<IO> {
+    fn cut(&mut self) {
+        // Closing would end it like a service that has said all. What is no socket ends as it does.
+        if let Some(socket) = (&self.io as &dyn Any).downcast_ref::<TcpStream>() {
+            let _ = socket.set_zero_linger();
+        }
+    }
+
+    fn leave_unread(&self) {
+        self.connection.leave_unread();
+    }
+}
+
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for EdgeIo<IO> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
@@ -312,7 +345,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for EdgeIo<IO> {
                 }
                 Poll::Ready(outcome)
             }
-            Poll::Pending if this.protocol == Protocol::Http2 => Poll::Pending,
+            Poll::Pending if this.protocol != Protocol::Http1 => Poll::Pending,
             Poll::Pending => this.poll_patience(cx),
         }
     }

@@ -6,6 +6,8 @@
 //! | `worker` | what the connections of one worker share |
 //! | `accept` | the accept loop of one worker, its bound, its graceful stop |
 //! | `connection` | one client connection: protocol detection, its requests, its end |
+//! | `tunnel` | bytes both ways, once a service has accepted a tunnel |
+//! | `connect` | the HTTP/2 stream under a tunnel |
 //! | `client` | what a connection's task, its requests and their bodies share |
 //! | `floor` | how many connections each worker has, and how one with too many passes a fresh one on |
 //! | `gate` | whether newcomers are let in now, later, or not any more |
@@ -20,6 +22,7 @@
 mod accept;
 mod body;
 mod client;
+mod connect;
 mod connection;
 mod floor;
 mod gate;
@@ -28,6 +31,7 @@ mod io;
 mod listener;
 mod scan;
 mod stop;
+mod tunnel;
 mod worker;
 
 use std::sync::Arc;
@@ -43,6 +47,7 @@ pub use held::HeldBytes;
 pub(crate) use listener::bind;
 pub use listener::{BoxHttpListener, BoxIo, ByteStream, HttpListener, TcpHttpListener};
 pub use stop::Stop;
+pub use tunnel::OpenTunnel;
 pub use worker::Edge;
 
 use crate::http_semantics::Introduction;
@@ -57,6 +62,8 @@ pub struct EdgeSettings {
     pub keep_alive_timeout: Duration,
     /// Longest pause between two pieces of a request body, or in a client's reading of the response.
     pub body_idle_timeout: Duration,
+    /// Longest silence of a tunnel, in both directions.
+    pub tunnel_idle_timeout: Duration,
     /// Size of a request head, in bytes. Then 431.
     pub max_header_bytes: usize,
     /// Fields of a request head. Then 431.
@@ -75,6 +82,7 @@ impl Default for EdgeSettings {
             header_timeout: Duration::from_secs(10),
             keep_alive_timeout: Duration::from_secs(75),
             body_idle_timeout: Duration::from_secs(30),
+            tunnel_idle_timeout: Duration::from_secs(300),
             max_header_bytes: 32 * 1024,
             max_headers: 100,
             max_uri_bytes: 16 * 1024,
@@ -109,6 +117,8 @@ pub struct Arrival {
     pub waits_for_continue: bool,
     /// It holds the admin token, and asks why its request goes where it goes; set by the layer that strips its header.
     pub explain: bool,
+    /// The protocol of the tunnel that is asked for; set by the layers that read how.
+    pub tunnel: Option<Arc<str>>,
 }
 
 /// The answer to that, in one line: an extension of the response.

@@ -6,6 +6,7 @@ use router_common::problem::{Problem, ProblemCode};
 use router_link::Body;
 
 use super::Policy;
+use super::upgrade::{self, Asked};
 use crate::edge::{Arrival, Explained};
 use crate::http_semantics::{self, MaxForwards, TrustedProxies, Via, X_STELLA_EXPLAIN};
 use crate::respond;
@@ -23,10 +24,12 @@ pub struct Intermediary {
 }
 
 /// What is remembered of a request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Passed {
     version: Version,
     explain: bool,
+    /// The tunnel that it asks for.
+    asked: Option<Box<Asked>>,
 }
 
 impl Intermediary {
@@ -62,9 +65,15 @@ impl Policy for Intermediary {
             });
         }
         let version = request.version();
-        let sender = request.extensions().get::<Arrival>().and_then(|arrival| arrival.sender.clone());
+        let arrival = request.extensions().get::<Arrival>();
+        let sender = arrival.and_then(|arrival| arrival.sender.clone());
+        let is_connect = arrival.is_some_and(|arrival| arrival.tunnel.is_some());
+        let (mut asked, mut given) = (None, None);
+        if http_semantics::ends_here(request.headers()) || is_connect {
+            asked = upgrade::asked(request)?;
+            given = http_semantics::strip_hop_by_hop(request.headers_mut());
+        }
         let headers = request.headers_mut();
-        let given = http_semantics::strip_hop_by_hop(headers);
         // Met here: the body is read when the request goes on, and that makes the HTTP library say 100.
         headers.remove(EXPECT);
         self.via.append(version, headers);
@@ -80,18 +89,28 @@ impl Policy for Intermediary {
                 }
             }
         }
-        Ok(Passed { version, explain })
+        Ok(Passed { version, explain, asked })
     }
 
-    fn after(&self, Passed { version, explain }: Passed, response: &mut Response<Body>) {
+    fn after(&self, passed: Passed, response: &mut Response<Body>) {
+        let Passed { version, explain, asked } = passed;
         if response.status().is_informational() {
             // RFC 9110 15.2: interim responses are this hop's own affair; the protocol carries none.
             tracing::warn!(status = %response.status(), "a service answered with an interim response");
             *response = respond::refusal(Problem::new(ProblemCode::ServiceFailed));
         }
         let explained = if explain { response.extensions_mut().remove::<Explained>() } else { None };
+        let wanted = upgrade::wanted(response);
+        http_semantics::strip_hop_by_hop(response.headers_mut());
+        if let Some(wanted) = wanted
+            && version == Version::HTTP_11
+        {
+            upgrade::tell(wanted, response.headers_mut());
+        }
+        if let Some(asked) = asked {
+            upgrade::answer(&asked, response);
+        }
         let headers = response.headers_mut();
-        http_semantics::strip_hop_by_hop(headers);
         if let Some(Explained(line)) = explained {
             headers.insert(X_STELLA_EXPLAIN, line);
         }

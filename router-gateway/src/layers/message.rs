@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use http::header::{CONNECTION, HeaderValue};
-use http::{Request, Response, Uri, Version};
+use http::{Method, Request, Response, Uri, Version};
 use router_common::problem::{Problem, ProblemCode};
 use router_link::Body;
 
-use super::Policy;
+use super::{Policy, upgrade};
 use crate::edge::{Arrival, EdgeContext};
 use crate::{http_semantics, respond};
 
@@ -37,6 +37,9 @@ impl Message {
             // RFC 9112 6.1: such a message "ought to be handled as an error".
             return Err(Problem::new(ProblemCode::BadRequest)
                 .detail("The request has both Content-Length and Transfer-Encoding."));
+        }
+        if *request.method() == Method::CONNECT {
+            upgrade::extended_connect(request)?;
         }
         http_semantics::target(request.method(), request.uri(), request.headers())?;
         let sender = match request.extensions().get::<Arrival>() {

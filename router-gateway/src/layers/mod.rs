@@ -7,6 +7,7 @@ mod access_log;
 mod identify;
 mod intermediary;
 mod message;
+mod upgrade;
 
 use std::convert::Infallible;
 use std::future::Future;

@@ -52,7 +52,7 @@ pub use link::{
     BoxFuture, BoxLink, BoxListener, Capabilities, Connector, DetachedLink, Link, LinkError, Listener, PeerInfo,
 };
 pub use responder::{Respond, RespondError, Responder, Unwanted};
-pub use tunnel::{Accept, Tunnel};
+pub use tunnel::{Accept, Tunnel, UPGRADE_PROTOCOLS};
 
 #[cfg(test)]
 mod tests {

@@ -43,7 +43,12 @@ impl Hold {
         }
     }
 
-    /// Waits for the end of the stream that the peer, or the link, brings about.
+    /// Whether the peer, or the link, has ended the stream.
+    fn is_closed(&self) -> bool {
+        self.shared.look(|state| state.session.send_capacity(self.key).is_err())
+    }
+
+    /// Waits for that.
     fn poll_closed(&self, cx: &Context<'_>) -> Poll<Pumped> {
         self.shared.look(|state| {
             if state.session.send_capacity(self.key).is_err() {
@@ -223,6 +228,8 @@ impl Respond {
             Rest::Body(pump) => ready!(pump.poll(cx)),
             Rest::Tunnel(work) => match work.as_mut().poll(cx) {
                 Poll::Ready(Ok(())) => pump::finish(&self.hold.shared, self.hold.key, None),
+                // It is told of a stream that is over by errors of its own.
+                Poll::Ready(Err(_)) if self.hold.is_closed() => Pumped::StreamClosed,
                 Poll::Ready(Err(error)) => Pumped::Failed(error),
                 // Work that waits for something else is to end with its stream as well.
                 Poll::Pending => ready!(self.hold.poll_closed(cx)),

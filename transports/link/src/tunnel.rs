@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use http::HeaderName;
 use http_body::Body as _;
 use router_common::frame::Reason;
 use router_common::session::StreamKey;
@@ -21,6 +22,10 @@ use crate::body::Body;
 use crate::body_error::BodyError;
 use crate::link::BoxFuture;
 use crate::shared::{Interest, Shared};
+
+/// In an answer of 426 (Upgrade Required), the protocols that the service would have a client ask for, as they would stand
+/// in `Upgrade`. That field ends at a hop and so cannot cross; the gateway makes it of this one.
+pub const UPGRADE_PROTOCOLS: HeaderName = HeaderName::from_static("x-stella-upgrade");
 
 /// The most that one `poll_write` takes, in bytes: it is copied.
 const WRITE_BYTES: usize = 64 * 1024;
