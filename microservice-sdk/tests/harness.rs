@@ -160,3 +160,52 @@ async fn versions_live_side_by_side_and_leave() {
     tokio::time::timeout(Duration::from_secs(60), gone).await.unwrap();
     assert_eq!(ask("1.0.0").await.text().await, "1.0.0");
 }
+
+#[cfg(feature = "websocket")]
+#[tokio::test]
+async fn a_websocket_is_opened_without_a_port() {
+    use futures_util::{SinkExt as _, StreamExt as _};
+    use microservice_sdk::websocket::{Message, WebSocketError};
+    use microservice_sdk::{Response, WebSocketUpgrade};
+
+    #[endpoint(GET, "/rooms/{room}", streaming)]
+    async fn room(Path(room): Path<String>, upgrade: WebSocketUpgrade) -> Response {
+        upgrade.on_upgrade(move |mut socket| async move {
+            while let Some(Ok(message)) = socket.recv().await {
+                let Message::Text(text) = message else { continue };
+                if text.as_str() == "leave" {
+                    let _ = socket.close(None).await;
+                } else {
+                    let _ = socket.send(format!("{room}: {text}")).await;
+                }
+            }
+        })
+    }
+
+    let gateway = TestGateway::start(Microservice::new("rooms", "1.0.0").endpoints(endpoints![room])).await;
+    let mut socket = gateway.websocket("/rooms/red").await;
+    socket.send(Message::text("hello")).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("red: hello"));
+    socket.send(Message::text("leave")).await.unwrap();
+    assert!(socket.next().await.unwrap().unwrap().is_close());
+    assert!(socket.next().await.is_none());
+
+    let refused = gateway.try_websocket("ws://gateway.test/nowhere").await.map(drop);
+    assert!(matches!(refused, Err(WebSocketError::Http(answer)) if answer.status() == 404));
+    gateway.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_tunnel_that_is_asked_for_without_a_gateway_is_none() {
+    use microservice_sdk::{Response, Tunnel};
+    use tower::ServiceExt as _;
+
+    #[endpoint(GET, "/raw", streaming)]
+    async fn raw(tunnel: Tunnel) -> Response {
+        tunnel.accept(|_| async { Ok(()) })
+    }
+
+    let service = Microservice::new("raw", "1.0.0").endpoints(endpoints![raw]);
+    let response = service.oneshot(http::Request::get("/raw").body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(response.status(), 400);
+}

@@ -12,4 +12,5 @@ mod quiet;
 mod retries;
 mod slow;
 mod stub;
+mod tunnels;
 mod waiting;
