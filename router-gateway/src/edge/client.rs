@@ -20,7 +20,7 @@ use router_common::problem::Problem;
 use tokio::time::{Sleep, sleep};
 
 use super::held::HeldBytes;
-use super::tunnel::Opened;
+use super::opened::Opened;
 use crate::http_semantics::Introduction;
 
 /// What an unread request body may still bring before its connection is given up, in bytes (SPEC 12: early responses).

@@ -18,7 +18,8 @@ use router_common::frame::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::client::OpenGuard;
-use super::tunnel::{Opened, Splice, TunnelIo};
+use super::opened::Opened;
+use super::tunnel::{Splice, TunnelIo};
 use super::worker::Edge;
 
 /// The most that is written at once, in bytes: the library keeps up to three of these.

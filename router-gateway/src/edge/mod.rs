@@ -6,7 +6,8 @@
 //! | `worker` | what the connections of one worker share |
 //! | `accept` | the accept loop of one worker, its bound, its graceful stop |
 //! | `connection` | one client connection: protocol detection, its requests, its end |
-//! | `tunnel` | bytes both ways, once a service has accepted a tunnel |
+//! | `opened` | a tunnel that a service has accepted, on its way to the connection |
+//! | `tunnel` | its bytes both ways |
 //! | `connect` | the HTTP/2 stream under a tunnel |
 //! | `client` | what a connection's task, its requests and their bodies share |
 //! | `floor` | how many connections each worker has, and how one with too many passes a fresh one on |
@@ -29,6 +30,7 @@ mod gate;
 mod held;
 mod io;
 mod listener;
+mod opened;
 mod scan;
 mod stop;
 mod tunnel;
@@ -46,8 +48,8 @@ pub use gate::{Gate, Keeper};
 pub use held::HeldBytes;
 pub(crate) use listener::bind;
 pub use listener::{BoxHttpListener, BoxIo, ByteStream, HttpListener, TcpHttpListener};
+pub use opened::OpenTunnel;
 pub use stop::Stop;
-pub use tunnel::OpenTunnel;
 pub use worker::Edge;
 
 use crate::http_semantics::Introduction;

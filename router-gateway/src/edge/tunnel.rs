@@ -1,26 +1,23 @@
 //! Tunnels at the edge: a client's bytes onto a stream and back, for as long as either side speaks (SPEC 4).
 //!
-//! An accepted tunnel comes with its response ([`OpenTunnel`]); [`Splice`] moves its bytes. How the client asked for it,
-//! by HTTP/1.1's Upgrade or HTTP/2's extended CONNECT, makes no difference here, nor does what the bytes mean.
+//! [`Splice`] moves the bytes of a tunnel that a service has accepted. How the client asked for it, by HTTP/1.1's Upgrade or
+//! HTTP/2's extended CONNECT, makes no difference here, nor does what the bytes mean.
 
-use std::any::Any;
-use std::fmt;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use http::Response;
 use router_common::frame::Reason;
-use router_link::Tunnel;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::EdgeContext;
 use super::client::OpenGuard;
 use super::held::{Counted, HeldBytes};
+use super::opened::Opened;
 
 /// The most that is read from a client at once, in bytes. An idle tunnel holds no buffer.
 const READ_BYTES: usize = 16 * 1024;
@@ -28,52 +25,6 @@ const READ_BYTES: usize = 16 * 1024;
 const ROUNDS: usize = 16;
 /// How long a service may go on after a client that has left for good, in protocols where half a connection is none.
 const LAST_WORDS: Duration = Duration::from_secs(10);
-
-/// A tunnel that a service has accepted, on its way to the client's connection: an extension of the response.
-#[derive(Clone)]
-pub struct OpenTunnel(Arc<Mutex<Option<Opened>>>);
-
-/// What there is to be spliced.
-pub(super) struct Opened {
-    tunnel: Tunnel,
-    /// Whatever is to last as long as the tunnel does.
-    _kept: Box<dyn Any + Send>,
-    ends_with_client: bool,
-}
-
-impl OpenTunnel {
-    /// Hands a tunnel over with its response, and with what is to last as long.
-    pub fn put_into<B>(response: &mut Response<B>, tunnel: Tunnel, kept: impl Send + 'static) {
-        let opened = Opened { tunnel, _kept: Box::new(kept), ends_with_client: false };
-        response.extensions_mut().insert(Self(Arc::new(Mutex::new(Some(opened)))));
-    }
-
-    /// Whether this response opens a tunnel.
-    #[must_use]
-    pub fn is_in<B>(response: &Response<B>) -> bool {
-        response.extensions().get::<Self>().is_some()
-    }
-
-    /// Says of the tunnel in this response that its protocol knows no half-close: a client that has ended its direction
-    /// has left.
-    pub fn end_with_client<B>(response: &Response<B>) {
-        let Some(Self(opened)) = response.extensions().get::<Self>() else { return };
-        if let Some(opened) = &mut *opened.lock().unwrap_or_else(PoisonError::into_inner) {
-            opened.ends_with_client = true;
-        }
-    }
-
-    pub(super) fn take<B>(response: &mut Response<B>) -> Option<Opened> {
-        let Self(opened) = response.extensions_mut().remove::<Self>()?;
-        opened.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-impl fmt::Debug for OpenTunnel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("OpenTunnel")
-    }
-}
 
 /// A client's end of a tunnel.
 pub(super) trait TunnelIo: AsyncRead + AsyncWrite + Unpin {
