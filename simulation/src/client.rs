@@ -29,6 +29,8 @@ use crate::service::{X_TAG, X_WANTS, X_WORK};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(75);
 /// How long a client waits until a connection may be used again; then it makes another.
 const REUSE: Duration = Duration::from_millis(500);
+/// The largest body that a gateway surely takes off a client's hands when it answers early.
+pub(crate) const DISCARDED: usize = 64 * 1024;
 /// Bytes of a piece that a slow client sends.
 const PIECE: usize = 12_000;
 /// Pauses that a slow client makes in one body: it is slow, not endless.
@@ -70,9 +72,12 @@ pub(crate) async fn run(client: Client, dial: Arc<dyn Dial>, ledger: Arc<Ledger>
             Connection::Http1(mut sender, driver) => {
                 let outcome = exchange(&ask, &ledger, |request| sender.send_request(request)).await;
                 let is_over = matches!(outcome, Outcome::Left | Outcome::GaveUp { .. });
+                let is_answered = outcome == Outcome::Answered { status: 200 };
                 ledger.ended(ask.tag, outcome);
                 // Where an upload is stuck behind its answer, it does not get ready at all.
-                if !is_over && matches!(tokio::time::timeout(REUSE, sender.ready()).await, Ok(Ok(()))) {
+                // Nor is one good whose upload was not wanted: the gateway closes it when it has thrown enough of that away.
+                let is_unwanted = ask.sends > DISCARDED && !is_answered;
+                if !is_over && !is_unwanted && matches!(tokio::time::timeout(REUSE, sender.ready()).await, Ok(Ok(()))) {
                     connection = Some(Connection::Http1(sender, driver));
                 }
             }

@@ -3,7 +3,8 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use router_common::session::Secrets;
+use router_common::identity::KeyId;
+use router_common::session::{Secret, Secrets};
 use router_config::RouterConfig;
 use router_config::scalar::{ByteSize, HumanDuration};
 use router_gateway::Gateway;
@@ -15,6 +16,7 @@ use router_link::{BoxListener, Environment};
 use crate::ledger::Ledger;
 use crate::plan::{Limits, REGIONS};
 use crate::post::Post;
+use crate::service::SECRET;
 
 /// Time for an answer, in seconds, where nobody says otherwise.
 pub(crate) const TIMEOUT: u64 = 4;
@@ -85,9 +87,11 @@ pub(crate) async fn process(
     let who = config.node.id.as_str();
     let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let before = alive();
+    let secret = Secret::new(SECRET.as_bytes()).expect("it is long enough");
+    let secrets: Secrets = [(KeyId::sole(), secret)].into_iter().collect();
     let started = Gateway::builder(config)
         .environment(Arc::clone(&environment))
-        .services(ServiceListener { listener: services, secrets: Secrets::none() })
+        .services(ServiceListener { listener: services, secrets })
         .http_listener(clients)
         .without_admin()
         .start()

@@ -13,11 +13,13 @@ mod environment;
 mod gateway;
 mod invariants;
 mod ledger;
+mod memory;
 mod net;
-mod network;
 mod plan;
 mod post;
 mod service;
+mod wire;
+mod world;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -31,17 +33,20 @@ use crate::plan::Plan;
 pub enum Carrier {
     /// TCP between hosts, by turmoil.
     Network,
+    /// The in-memory transport, with faults of its own, and byte pipes for clients.
+    Memory,
 }
 
 impl Carrier {
     /// Every one.
-    pub const ALL: [Self; 1] = [Self::Network];
+    pub const ALL: [Self; 2] = [Self::Network, Self::Memory];
 }
 
 impl std::fmt::Display for Carrier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Network => "network",
+            Self::Memory => "memory",
         })
     }
 }
@@ -101,9 +106,7 @@ pub fn run(carrier: Carrier, seed: u64) -> Report {
     note_panics();
     PANICS.take();
     let plan = Plan::draw(seed);
-    let ended = catch_unwind(AssertUnwindSafe(|| match carrier {
-        Carrier::Network => network::run(seed, &plan),
-    }));
+    let ended = catch_unwind(AssertUnwindSafe(|| world::run(carrier, seed, &plan)));
     let panics = PANICS.take();
     let mut report = Report {
         carrier,

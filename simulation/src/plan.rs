@@ -90,6 +90,13 @@ pub(crate) struct Ask {
     pub(crate) slow: Option<Duration>,
 }
 
+impl Ask {
+    /// Whether its answer may be more than the network holds for a reader.
+    pub(crate) fn is_large(&self) -> bool {
+        self.wants.max(self.sends) > 512 * 1024
+    }
+}
+
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum What {
@@ -264,6 +271,14 @@ impl Plan {
     pub(crate) fn is_clean(&self, clients: usize, gateway: usize) -> bool {
         let (clients, gateway) = (Host::Clients(clients), Host::Gateway(gateway));
         !self.faults.iter().any(|(_, fault)| fault.touches(clients, gateway))
+    }
+
+    /// Whether a request goes over an HTTP/2 connection on which there are large uploads.
+    pub(crate) fn shares_uploads(&self, tag: u64) -> bool {
+        let mut clients = self.clients.iter().filter(|client| client.protocol == Protocol::Http2);
+        clients
+            .find(|client| client.asks.iter().any(|ask| ask.tag == tag))
+            .is_some_and(|client| client.asks.iter().any(|ask| ask.sends > 32 * 1024))
     }
 
     /// Whether nothing goes wrong at all.

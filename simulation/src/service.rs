@@ -31,6 +31,9 @@ pub(crate) const X_WORK: &str = "x-work";
 pub(crate) const GRACE: Duration = Duration::from_secs(8);
 /// The timeout of the endpoint that never answers.
 pub(crate) const NEVER_TIMEOUT: Duration = Duration::from_secs(2);
+/// What services prove to know. The proof answers the gateway's challenge, so that what a process said on a slow way before
+/// it died is not taken for a newcomer.
+pub(crate) const SECRET: &str = "a secret of the simulation, long enough";
 /// Bytes of one piece of an answer.
 const PIECE: usize = 10_000;
 
@@ -75,7 +78,7 @@ pub(crate) fn program(
         .shutdown_grace(GRACE)
         .environment(environment);
     for connector in connectors {
-        service = service.connector(connector).links(instance.links);
+        service = service.connector(connector).shared_secret(SECRET).links(instance.links);
     }
     for (method, what) in [
         (Method::POST, What::Once),

@@ -1,5 +1,5 @@
-//! The run over simulated TCP: every gateway, instance and client host is a host of turmoil, with a runtime and a paused
-//! clock of its own.
+//! A run: every gateway, instance and host of clients is a host of turmoil, with a runtime and a paused clock of its own;
+//! between them is turmoil's network, or memory.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,18 +7,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use microservice_sdk::HealthStatus;
-use router_link::Connector;
+use router_gateway::edge::BoxHttpListener;
+use router_link::{BoxFuture, BoxListener, Connector};
 use turmoil::Sim;
 
+use crate::Carrier;
 use crate::client::{self, Dial};
 use crate::environment::SimEnvironment;
 use crate::gateway::{self, GatewayPost};
 use crate::invariants;
 use crate::ledger::{Ledger, Outcome};
-use crate::net::{Card, HTTP_PORT, NetConnector, NetDial, NetListener, Resets, SERVICE_PORT};
+use crate::memory::{Doors, MemoryConnector, MemoryDial, Nature, Weather};
+use crate::net::{HTTP_PORT, NetConnector, NetDial, NetListener, SERVICE_PORT};
 use crate::plan::{Ask, Fault, Host, Plan, What};
 use crate::post::Post;
 use crate::service::{self, ServicePost, Standing};
+use crate::wire::{Card, Wire};
 
 /// What the simulated clock goes on by at once.
 const STEP: Duration = Duration::from_millis(5);
@@ -36,9 +40,75 @@ enum Errand {
 
 type ClientPost = Post<Errand, Outcome>;
 
+/// What is between the hosts.
+enum Medium {
+    Network,
+    Memory { doors: Vec<Arc<Doors>>, nature: Arc<Nature> },
+}
+
+impl Medium {
+    fn new(carrier: Carrier, seed: u64, plan: &Plan, ledger: &Arc<Ledger>) -> Self {
+        match carrier {
+            Carrier::Network => Self::Network,
+            Carrier::Memory => {
+                let (cut, stall) = if plan.is_calm() { (0, 0) } else { (6, 2) };
+                let weather = Weather { latency: plan.latency, cut, stall };
+                let doors = (0..plan.gateways).map(|_| Arc::default()).collect();
+                Self::Memory { doors, nature: Nature::new(weather, seed, Arc::clone(ledger)) }
+            }
+        }
+    }
+
+    /// Where a gateway is entered by services and by clients.
+    fn listen(&self, gateway: usize, card: &Arc<Card>) -> Listen {
+        match self {
+            Self::Network => {
+                let card = Arc::clone(card);
+                Box::pin(async move {
+                    let services: BoxListener = Box::new(NetListener::bind(SERVICE_PORT, &card).await?);
+                    let clients: BoxHttpListener = Box::new(NetListener::bind(HTTP_PORT, &card).await?);
+                    Ok((services, clients))
+                })
+            }
+            Self::Memory { doors, nature } => {
+                let (services, clients) = doors[gateway].open(card, nature);
+                Box::pin(std::future::ready(Ok((
+                    Box::new(services) as BoxListener,
+                    Box::new(clients) as BoxHttpListener,
+                ))))
+            }
+        }
+    }
+
+    fn connector(&self, gateway: usize, card: Arc<Card>, wire: Arc<Wire>) -> Arc<dyn Connector> {
+        match self {
+            Self::Network => Arc::new(NetConnector::new(Host::Gateway(gateway).to_string(), card, wire)),
+            Self::Memory { doors, nature } => {
+                let (doors, nature) = (Arc::clone(&doors[gateway]), Arc::clone(nature));
+                Arc::new(MemoryConnector { doors, card, wire, nature })
+            }
+        }
+    }
+
+    fn dial(&self, card: Arc<Card>, wires: Vec<Arc<Wire>>) -> Arc<dyn Dial> {
+        match self {
+            Self::Network => {
+                let named = |(number, wire)| (Host::Gateway(number).to_string(), wire);
+                Arc::new(NetDial { card, gateways: wires.into_iter().enumerate().map(named).collect() })
+            }
+            Self::Memory { doors, .. } => {
+                Arc::new(MemoryDial { card, gateways: doors.iter().cloned().zip(wires).collect() })
+            }
+        }
+    }
+}
+
+type Listen = BoxFuture<'static, std::io::Result<(BoxListener, BoxHttpListener)>>;
+
 /// A run in progress.
 struct World<'a> {
     sim: Sim<'a>,
+    medium: Arc<Medium>,
     plan: &'a Plan,
     ledger: Arc<Ledger>,
     /// Milliseconds, for whoever is outside of every host, or in one that is being torn down.
@@ -48,11 +118,11 @@ struct World<'a> {
     clients: Arc<ClientPost>,
     cards: BTreeMap<Host, Arc<Card>>,
     /// For each pair of a gateway and somebody who dials it.
-    resets: BTreeMap<(Host, Host), Arc<Resets>>,
+    wires: BTreeMap<(Host, Host), Arc<Wire>>,
 }
 
 /// Runs a plan to its end, and checks everything.
-pub(crate) fn run(seed: u64, plan: &Plan) -> Arc<Ledger> {
+pub(crate) fn run(carrier: Carrier, seed: u64, plan: &Plan) -> Arc<Ledger> {
     let elapsed = Arc::new(AtomicU64::new(0));
     let clock = Arc::clone(&elapsed);
     let ledger = Ledger::new(move || Duration::from_millis(clock.load(Ordering::Relaxed)));
@@ -66,6 +136,7 @@ pub(crate) fn run(seed: u64, plan: &Plan) -> Arc<Ledger> {
         .build();
     let mut world = World {
         sim,
+        medium: Arc::new(Medium::new(carrier, seed, plan, &ledger)),
         plan,
         ledger: Arc::clone(&ledger),
         elapsed,
@@ -73,7 +144,7 @@ pub(crate) fn run(seed: u64, plan: &Plan) -> Arc<Ledger> {
         instances: Vec::new(),
         clients: Post::new(),
         cards: BTreeMap::new(),
-        resets: BTreeMap::new(),
+        wires: BTreeMap::new(),
     };
     world.populate(seed);
     world.live();
@@ -98,15 +169,14 @@ impl<'a> World<'a> {
             self.gateways.push(Arc::clone(&post));
             let (ledger, lives, card) =
                 (Arc::clone(&self.ledger), Arc::clone(&lives), self.card(Host::Gateway(number)));
-            let config = gateway::config(number, &plan.limits);
+            let (config, medium) = (gateway::config(number, &plan.limits), Arc::clone(&self.medium));
             self.sim.host(Host::Gateway(number).to_string(), move || {
                 let (ledger, post, config) = (Arc::clone(&ledger), Arc::clone(&post), config.clone());
-                let card = Arc::clone(&card);
+                let (card, listening) = (Arc::clone(&card), medium.listen(number, &card));
                 let environment = SimEnvironment::new(seed ^ (lives.fetch_add(1, Ordering::Relaxed) << 32));
                 async move {
                     tokio::task::spawn_local(Arc::clone(&card).serve());
-                    let services = Box::new(NetListener::bind(SERVICE_PORT, &card).await?);
-                    let clients = Box::new(NetListener::bind(HTTP_PORT, &card).await?);
+                    let (services, clients) = listening.await?;
                     gateway::process(&config, environment, services, clients, &post, &ledger).await;
                     Ok(())
                 }
@@ -117,13 +187,11 @@ impl<'a> World<'a> {
             let post = ServicePost::new();
             self.instances.push(Arc::clone(&post));
             let card = self.card(host);
-            let connectors: Vec<Arc<dyn Connector>> = (0..plan.gateways)
-                .map(|gateway| {
-                    let gateway = Host::Gateway(gateway);
-                    let resets = self.resets(gateway, host);
-                    Arc::new(NetConnector::new(gateway.to_string(), Arc::clone(&card), resets)) as Arc<dyn Connector>
-                })
-                .collect();
+            let mut connectors = Vec::new();
+            for gateway in 0..plan.gateways {
+                let wire = self.wire(Host::Gateway(gateway), host);
+                connectors.push(self.medium.connector(gateway, Arc::clone(&card), wire));
+            }
             let (ledger, lives, instance) = (Arc::clone(&self.ledger), Arc::clone(&lives), instance.clone());
             self.sim.host(host.to_string(), move || {
                 let environment = SimEnvironment::new(seed ^ (lives.fetch_add(1, Ordering::Relaxed) << 32));
@@ -141,10 +209,9 @@ impl<'a> World<'a> {
         }
         for number in 0..plan.client_hosts {
             let host = Host::Clients(number);
-            let gateways = (0..plan.gateways)
-                .map(|gateway| (Host::Gateway(gateway).to_string(), self.resets(Host::Gateway(gateway), host)))
-                .collect();
-            let dial: Arc<dyn Dial> = Arc::new(NetDial { card: self.card(host), gateways });
+            let wires = (0..plan.gateways).map(|gateway| self.wire(Host::Gateway(gateway), host)).collect();
+            let card = self.card(host);
+            let dial = self.medium.dial(card, wires);
             let clients: Vec<_> = plan.clients.iter().filter(|client| client.host == number).cloned().collect();
             self.ledger.books().clients += clients.len();
             let (ledger, post) = (Arc::clone(&self.ledger), Arc::clone(&self.clients));
@@ -171,12 +238,16 @@ impl<'a> World<'a> {
         }
     }
 
-    fn resets(&mut self, gateway: Host, other: Host) -> Arc<Resets> {
-        Arc::clone(self.resets.entry((gateway, other)).or_default())
+    fn wire(&mut self, gateway: Host, other: Host) -> Arc<Wire> {
+        Arc::clone(self.wires.entry((gateway, other)).or_default())
     }
 
     fn card(&mut self, host: Host) -> Arc<Card> {
         Arc::clone(self.cards.entry(host).or_default())
+    }
+
+    fn is_network(&self) -> bool {
+        matches!(*self.medium, Medium::Network)
     }
 
     fn now(&self) -> Duration {
@@ -221,12 +292,18 @@ impl<'a> World<'a> {
             self.ledger.fault(kind);
         }
         match fault {
-            Fault::Partition(a, b) => self.sim.partition(a.to_string(), b.to_string()),
-            Fault::Repair(a, b) => self.sim.repair(a.to_string(), b.to_string()),
-            Fault::Hold(a, b) => self.sim.hold(a.to_string(), b.to_string()),
-            Fault::Release(a, b) => self.sim.release(a.to_string(), b.to_string()),
-            Fault::Delay(a, b, most) => self.sim.set_link_max_message_latency(a.to_string(), b.to_string(), most),
-            Fault::Reset(a, b) => self.resets(a, b).reset(),
+            Fault::Partition(a, b) if self.is_network() => self.sim.partition(a.to_string(), b.to_string()),
+            Fault::Repair(a, b) if self.is_network() => self.sim.repair(a.to_string(), b.to_string()),
+            Fault::Hold(a, b) if self.is_network() => self.sim.hold(a.to_string(), b.to_string()),
+            Fault::Release(a, b) if self.is_network() => self.sim.release(a.to_string(), b.to_string()),
+            Fault::Delay(a, b, most) if self.is_network() => {
+                self.sim.set_link_max_message_latency(a.to_string(), b.to_string(), most);
+            }
+            Fault::Partition(a, b) => self.wire(a, b).partition(),
+            Fault::Hold(a, b) => self.wire(a, b).hold(),
+            Fault::Repair(a, b) | Fault::Release(a, b) => self.wire(a, b).mend(),
+            Fault::Delay(a, b, most) => self.wire(a, b).delay(most),
+            Fault::Reset(a, b) => self.wire(a, b).reset(),
             Fault::Crash(host) => self.crash(host),
             Fault::Restart(host) => self.restart(host),
             Fault::Stop(Host::Gateway(number)) => self.gateways[number].order(gateway::Order::Stop),
@@ -278,8 +355,12 @@ impl<'a> World<'a> {
         }
         for (_, fault) in &plan.faults {
             if let Fault::Delay(a, b, _) = fault {
+                self.wire(*a, *b).mend();
                 self.sim.set_link_max_message_latency(a.to_string(), b.to_string(), plan.latency.1);
             }
+        }
+        if let Medium::Memory { nature, .. } = &*self.medium {
+            nature.calm_down();
         }
         self.ledger.log("all is repaired");
     }
