@@ -419,6 +419,12 @@ fn draw_faults(
                         faults.push((from, sick));
                         faults.push((to, Fault::Healthy(instance)));
                     }
+                    // Two gateways need not agree on which of two processes is the later one: while one of them is away, each can
+                    // prefer another, and then both end. One decides alone.
+                    _ if gateways > 1 => {
+                        faults.push((from, Fault::Unhealthy(instance)));
+                        faults.push((to, Fault::Healthy(instance)));
+                    }
                     _ => {
                         let new = instances.len();
                         instances.push(Instance { double_of: Some(instance), ..instances[instance].clone() });
