@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::unconstrained;
 
 use super::connection::{Answering, Connection};
 use super::listener::BACKLOG;
@@ -19,7 +19,7 @@ use super::{ByteStream, HttpListener};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A connection, where it comes from, and its place among those the node may have.
-type Accepted<IO> = (IO, SocketAddr, OwnedSemaphorePermit);
+type Placed<IO> = (IO, SocketAddr, OwnedSemaphorePermit);
 
 impl Edge {
     /// Accepts connections until its gate is closed for good. Returns when the listener is closed; the connections' tasks, which
@@ -46,26 +46,24 @@ impl Edge {
                 }
             }
         }
-        listener.close();
-        if keeper.takes_the_rest() {
-            // The system has answered for us already; closing the socket would reset them.
-            for _ in 0..BACKLOG {
-                match tokio::task::unconstrained(this.next(&mut listener)).now_or_never() {
-                    Some(Ok(accepted)) => this.serve(accepted, &stack),
-                    Some(Err(_)) => {}
-                    None => break,
-                }
+        // The system has answered those who wait, and they may have sent their requests: with the socket they would be reset.
+        for _ in 0..BACKLOG {
+            let Ok(place) = Arc::clone(&this.places).try_acquire_owned() else { break };
+            match unconstrained(poll_fn(|cx| listener.poll_rest(cx))).await {
+                Some(Ok((io, peer))) => this.serve((io, peer, place), &stack),
+                Some(Err(_)) => {}
+                None => break,
             }
         }
     }
 
-    fn serve<IO: ByteStream, S: Answering>(self: &Arc<Self>, accepted: Accepted<IO>, stack: &S) {
+    fn serve<IO: ByteStream, S: Answering>(self: &Arc<Self>, accepted: Placed<IO>, stack: &S) {
         let (io, peer, place) = accepted;
         let seat = self.floor.sit(self.worker);
         self.tasks.spawn(Connection::new(io, peer, stack.clone(), Arc::clone(self), place, seat));
     }
 
-    async fn next<L: HttpListener>(&self, listener: &mut L) -> io::Result<Accepted<L::Io>> {
+    async fn next<L: HttpListener>(&self, listener: &mut L) -> io::Result<Placed<L::Io>> {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
         let (io, peer) = poll_fn(|cx| listener.poll_accept(cx)).await?;
         Ok((io, peer, place))

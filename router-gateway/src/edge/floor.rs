@@ -7,10 +7,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+
+use super::Accepted;
 
 /// Connections on their way to one worker. When there are so many, they stay where they are.
 const ON_THE_WAY: usize = 256;
@@ -111,9 +113,11 @@ impl Door {
         }
     }
 
-    /// From now on nobody passes one on to here. Those that are on their way are still to be taken.
-    pub(super) fn close(&mut self) {
+    /// The same at the end: nobody passes one on to here any more. `None` when all that were on their way have been taken.
+    pub(super) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Accepted<TcpStream>>> {
         self.inbox.close();
+        let moved = ready!(self.inbox.poll_recv(cx));
+        Poll::Ready(moved.map(|Moving { stream, peer, .. }| Ok((TcpStream::from_std(stream)?, peer))))
     }
 
     /// Passes a fresh connection on if another worker should have it; else gives it back.

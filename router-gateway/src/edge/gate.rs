@@ -11,10 +11,8 @@ enum Position {
     Open,
     /// Newcomers wait where they are, in the kernel's queue for the most part.
     Held,
-    /// For good. Who waits in the queue is still let in, because nobody else will.
+    /// For good.
     Shut,
-    /// For good. Who waits in the queue is let in by whoever has the socket now.
-    HandedOver,
 }
 
 impl Gate {
@@ -38,14 +36,9 @@ impl Gate {
         self.set(Position::Held);
     }
 
-    /// Lets nobody in any more but who has come already.
+    /// Lets nobody in any more but who waits already.
     pub fn shut(&self) {
         self.set(Position::Shut);
-    }
-
-    /// Lets nobody in any more; somebody else does.
-    pub fn hand_over(&self) {
-        self.set(Position::HandedOver);
     }
 
     fn set(&self, to: Position) {
@@ -76,7 +69,7 @@ impl Keeper {
             match *self.0.borrow_and_update() {
                 Position::Open => return true,
                 Position::Held => {}
-                Position::Shut | Position::HandedOver => return false,
+                Position::Shut => return false,
             }
             self.changes().await;
         }
@@ -88,12 +81,6 @@ impl Keeper {
         if self.0.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
-    }
-
-    /// Whether who waits in the queue would be lost with it.
-    #[must_use]
-    pub fn takes_the_rest(&self) -> bool {
-        *self.0.borrow() == Position::Shut
     }
 }
 
@@ -114,12 +101,9 @@ mod tests {
         gate.hold();
         assert_eq!(keeper.changes().now_or_never(), Some(()));
         assert_eq!(keeper.opens().now_or_never(), None);
-        gate.hand_over();
-        assert_eq!((keeper.opens().now_or_never(), keeper.takes_the_rest()), (Some(false), false));
+        gate.shut();
+        assert_eq!(keeper.opens().now_or_never(), Some(false));
         gate.open();
         assert_eq!(keeper.opens().now_or_never(), Some(false), "that was for good");
-        let shut = Gate::opened();
-        shut.shut();
-        assert!(shut.keeper().takes_the_rest());
     }
 }

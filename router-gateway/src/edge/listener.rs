@@ -10,6 +10,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::Accepted;
 use super::floor::Door;
 
 /// Connections the kernel holds that were not accepted yet.
@@ -32,10 +33,15 @@ pub trait HttpListener: Send + 'static {
     ///
     /// # Errors
     /// What concerns this one attempt; the listener goes on.
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Self::Io, SocketAddr)>>;
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Accepted<Self::Io>>;
 
-    /// Called before the last connections are accepted. Most have nothing to do then.
-    fn close(&mut self) {}
+    /// The next of the connections that wait already, at the end of listening; `None`: there is none left.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Accepted<Self::Io>>> {
+        match self.poll_accept(cx) {
+            Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+            Poll::Pending => Poll::Ready(None),
+        }
+    }
 
     /// Where it listens.
     ///
@@ -98,12 +104,12 @@ impl AsyncWrite for BoxIo {
 impl HttpListener for BoxHttpListener {
     type Io = BoxIo;
 
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(BoxIo, SocketAddr)>> {
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Accepted<BoxIo>> {
         (**self).poll_accept(cx)
     }
 
-    fn close(&mut self) {
-        (**self).close();
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Accepted<BoxIo>>> {
+        (**self).poll_rest(cx)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -169,7 +175,7 @@ impl TcpHttpListener {
 }
 
 impl TcpHttpListener {
-    fn poll_sockets(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+    fn poll_sockets(&mut self, cx: &mut Context<'_>) -> Poll<Accepted<TcpStream>> {
         for _ in 0..self.sockets.len() {
             let Some(socket) = self.sockets.get(self.turn) else { break };
             self.turn = (self.turn + 1) % self.sockets.len();
@@ -198,7 +204,7 @@ pub(crate) fn bind(address: SocketAddr, shared_by: usize) -> io::Result<std::net
 impl HttpListener for TcpHttpListener {
     type Io = TcpStream;
 
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Accepted<TcpStream>> {
         if let Some(door) = &mut self.door
             && let Poll::Ready(passed) = door.poll_inbox(cx)
         {
@@ -215,9 +221,19 @@ impl HttpListener for TcpHttpListener {
         }
     }
 
-    fn close(&mut self) {
-        if let Some(door) = &mut self.door {
-            door.close();
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Accepted<TcpStream>>> {
+        if let Some(door) = &mut self.door
+            && let Some(passed) = ready!(door.poll_rest(cx))
+        {
+            return Poll::Ready(Some(passed));
+        }
+        match self.poll_sockets(cx) {
+            Poll::Ready(Ok((stream, peer))) => {
+                let _ = stream.set_nodelay(true);
+                Poll::Ready(Some(Ok((stream, peer))))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Some(Err(error))),
+            Poll::Pending => Poll::Ready(None),
         }
     }
 

@@ -55,6 +55,9 @@ pub use worker::Edge;
 use crate::http_semantics::Introduction;
 use crate::request_id::RequestIds;
 
+/// A connection, and where it comes from.
+pub type Accepted<IO> = std::io::Result<(IO, std::net::SocketAddr)>;
+
 /// How slow and how large clients may be (SPEC 12).
 #[derive(Debug, Clone)]
 pub struct EdgeSettings {

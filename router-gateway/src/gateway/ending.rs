@@ -97,9 +97,9 @@ impl Gateway {
                 self.idle_linger.min(self.grace)
             }
             Successor::AnotherProcess => {
-                self.gates.clients.hand_over();
-                self.gates.services.hand_over();
-                self.gates.admin.hand_over();
+                self.gates.clients.shut();
+                self.gates.services.shut();
+                self.gates.admin.shut();
                 self.stop_admin.request();
                 self.grace
             }
