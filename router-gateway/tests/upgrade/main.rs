@@ -33,10 +33,19 @@ async fn let_go(State(go): State<Arc<Semaphore>>) -> &'static str {
     "let go"
 }
 
-async fn join(url: &str, id: &str, go: &Arc<Semaphore>) -> Running {
+async fn join(gateway: &Gateway, id: &str, go: &Arc<Semaphore>) -> Running {
+    join_at(&gateway.tcp(), gateway, id, go).await
+}
+
+async fn join_at(url: &str, gateway: &Gateway, id: &str, go: &Arc<Semaphore>) -> Running {
     let service = Microservice::new("quick", "1.0.0").instance_id(id).state(Arc::clone(go));
     let mut running = service.endpoints(endpoints![quick, let_go]).gateway(url).start().unwrap();
     within("the service is ready", running.ready()).await.unwrap();
+    // A further link may have told it so a moment before the first table that has its endpoints.
+    within("its endpoints are there", async {
+        while Connection::open(gateway.http()).await.ask("/quick/there").await.unwrap().status != 200 {}
+    })
+    .await;
     running
 }
 
@@ -46,7 +55,7 @@ async fn an_upgrade_under_load_loses_nothing_and_can_be_done_again() {
     let mut old = Gateway::serve(&scene, &[]);
     let http = old.http();
     let go = Arc::new(Semaphore::new(0));
-    let _services = (join(&old.tcp(), "a", &go).await, join(&old.tcp(), "b", &go).await);
+    let _services = (join(&old, "a", &go).await, join(&old, "b", &go).await);
     let mut slow = Connection::open(http).await;
     slow.send("/let-go").await;
     let mut idle = Connection::open(http).await;
@@ -83,10 +92,10 @@ async fn a_new_process_that_dies_on_its_way_changes_nothing() {
     let scene = Scene::new("node: { workers: 2 }\nupgrade: { wait: 60s }");
     let old = Gateway::serve(&scene, &[]);
     let go = Arc::new(Semaphore::new(0));
-    let _free = join(&old.tcp(), "free", &go).await;
+    let _free = join(&old, "free", &go).await;
     // One that cannot come over: its way to the gateway is closed to new links.
     let proxy = Proxy::start(&old.tcp()).await;
-    let _bound = join(&proxy.url, "bound", &go).await;
+    let _bound = join_at(&proxy.url, &old, "bound", &go).await;
     proxy.close();
     let clients = Clients::start(old.http(), 8, 4);
     clients.have_asked(500).await;
@@ -121,7 +130,7 @@ async fn who_does_not_ask_for_the_place_does_not_get_it() {
     assert_eq!(broken.ended().await.code(), Some(1));
     old.says("serving on").await;
     let go = Arc::new(Semaphore::new(0));
-    let _service = join(&old.tcp(), "a", &go).await;
+    let _service = join(&old, "a", &go).await;
     assert_eq!(Connection::open(old.http()).await.ask("/quick/x").await.unwrap().body, "x");
 }
 
@@ -130,7 +139,7 @@ async fn after_sigterm_an_idle_client_is_answered_once_more() {
     let scene = Scene::new("shutdown: { idle_linger: 20s }");
     let mut gateway = Gateway::serve(&scene, &[]);
     let go = Arc::new(Semaphore::new(0));
-    let _service = join(&gateway.tcp(), "a", &go).await;
+    let _service = join(&gateway, "a", &go).await;
     let mut idle = Connection::open(gateway.http()).await;
     let answer = idle.ask("/quick/before").await.unwrap();
     assert!(!answer.is_last, "{answer:?}");
@@ -163,7 +172,7 @@ async fn sockets_of_a_service_manager_outlive_the_gateway() {
     let go = Arc::new(Semaphore::new(0));
     let mut gateway = Gateway::activated(&scene, &http, &tcp);
     assert_eq!((gateway.http(), gateway.tcp()), (http_address, format!("tcp://{tcp_address}")));
-    let _service = join(&gateway.tcp(), "a", &go).await;
+    let _service = join(&gateway, "a", &go).await;
     assert_eq!(Connection::open(http_address).await.ask("/quick/x").await.unwrap().body, "x");
     let mut said = [0; 256];
     let length = manager.recv(&mut said).unwrap();
