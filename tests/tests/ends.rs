@@ -4,6 +4,7 @@ use http::{Method, StatusCode};
 use integration_tests::services::{Witness, one};
 use integration_tests::stage::{Stage, Transport};
 use integration_tests::{eventually, on_every_transport, within};
+use microservice_sdk::StartError;
 use tokio::sync::watch;
 
 async fn a_client_that_leaves_ends_the_handler(transport: Transport) {
@@ -87,29 +88,72 @@ async fn a_gateway_that_stops_answers_what_it_has_begun(transport: Transport) {
 async fn a_rolling_restart_loses_no_request(transport: Transport) {
     let stage = Stage::new(transport).await;
     let mut running = stage.join(one("rolling", "1.0.0", "/rolling", "still here")).await;
-    let stop = watch::Sender::new(false);
-    let mut clients = tokio::task::JoinSet::new();
-    for _ in 0..8 {
-        let (client, stop) = (stage.client(), stop.subscribe());
-        clients.spawn(async move {
-            let mut asked = 0_u32;
-            while !*stop.borrow() {
-                let answer = client.get("/rolling").await;
-                assert_eq!((answer.status, answer.body.as_ref()), (StatusCode::OK, &b"still here"[..]), "{answer:?}");
-                asked += 1;
-            }
-            asked
-        });
-    }
+    let clients = Clients::start(&stage);
     for _ in 0..5 {
         let next = stage.join(one("rolling", "1.0.0", "/rolling", "still here")).await;
         running.shutdown().await.unwrap();
         running = next;
     }
-    stop.send_replace(true);
-    while let Some(asked) = clients.join_next().await {
-        assert!(asked.unwrap() > 0);
+    clients.stop().await;
+}
+
+/// Who ask for `/rolling` without a pause, and forgive nothing.
+struct Clients {
+    stop: watch::Sender<bool>,
+    tasks: tokio::task::JoinSet<u32>,
+}
+
+impl Clients {
+    fn start(stage: &Stage) -> Self {
+        let (stop, mut tasks) = (watch::Sender::new(false), tokio::task::JoinSet::new());
+        for _ in 0..8 {
+            let (client, stop) = (stage.client(), stop.subscribe());
+            tasks.spawn(async move {
+                let mut asked = 0_u32;
+                while !*stop.borrow() {
+                    let answer = client.get("/rolling").await;
+                    let (status, body) = (answer.status, answer.body.as_ref());
+                    assert_eq!((status, body), (StatusCode::OK, &b"still here"[..]), "{answer:?}");
+                    asked += 1;
+                }
+                asked
+            });
+        }
+        Self { stop, tasks }
     }
+
+    async fn stop(mut self) {
+        self.stop.send_replace(true);
+        while let Some(asked) = self.tasks.join_next().await {
+            assert!(asked.unwrap() > 0);
+        }
+    }
+}
+
+/// A second process of the same name takes over beside another instance: nobody notices, and the first one is told.
+async fn a_superseded_process_answers_what_it_has_begun_and_ends(transport: Transport) {
+    let stage = Stage::new(transport).await;
+    let _other = stage.join(one("rolling", "1.0.0", "/rolling", "still here")).await;
+    let (witness, go) = (Witness::default(), watch::Sender::new(false));
+    let named = || one("rolling", "1.0.0", "/rolling", "still here").instance_id("the-one");
+    let mut first = stage.join(named()).await;
+    let mut watched = stage.join(witness.service(&go).instance_id("watched")).await;
+    let clients = Clients::start(&stage);
+    let client = stage.client();
+    let asking = tokio::spawn(async move { client.get("/until-let-go").await });
+    witness.begun(1).await;
+    for _ in 0..3 {
+        let second = stage.join(named()).await;
+        let ended = within("the first one ends", first.ended()).await;
+        assert!(matches!(ended, Err(StartError::Superseded { .. })), "{ended:?}");
+        first = second;
+    }
+    let _second = stage.join(Witness::default().service(&go).instance_id("watched")).await;
+    go.send_replace(true);
+    assert_eq!(asking.await.unwrap().body, "let go");
+    let ended = within("the watched one ends", watched.ended()).await;
+    assert!(matches!(ended, Err(StartError::Superseded { .. })), "{ended:?}");
+    clients.stop().await;
 }
 
 on_every_transport! {
@@ -119,4 +163,22 @@ on_every_transport! {
     a_service_that_stops_answers_what_it_has_begun,
     a_gateway_that_stops_answers_what_it_has_begun,
     a_rolling_restart_loses_no_request,
+    a_superseded_process_answers_what_it_has_begun_and_ends,
+}
+
+/// A service with two gateways: one of them restarts, and who asks the other one does not notice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_leaves_and_comes_back_concerns_nobody_at_the_other() {
+    let (staying, leaving) = (Stage::new(Transport::Tcp).await, Stage::new(Transport::Tcp).await);
+    let service = one("rolling", "1.0.0", "/rolling", "still here").gateway(staying.url()).gateway(leaving.url());
+    let mut running = service.start().unwrap();
+    within("both take it", running.ready()).await.unwrap();
+    let clients = Clients::start(&staying);
+    let tcp = leaving.tcp();
+    within("it ends", leaving.gateway.shutdown()).await;
+    let back = Stage::again(Transport::Tcp, tcp).await;
+    eventually("the service has come back", async || back.client().get("/rolling").await.status == StatusCode::OK)
+        .await;
+    clients.stop().await;
+    within("the service ends", running.shutdown()).await.unwrap();
 }
