@@ -1,7 +1,7 @@
 //! The real gateway, SDK and session on a deterministic network, from a seed.
 //!
-//! A seed gives a [plan](plan): who there is, what clients ask, what goes wrong and when. A run carries it out, repairs
-//! everything, waits in simulated time until all is quiet, and checks the [invariants]: each request ended exactly once
+//! A seed gives a plan: who there is, what clients ask, what goes wrong and when. A run carries it out, repairs
+//! everything, waits in simulated time until all is quiet, and checks the invariants: each request ended exactly once
 //! and as it may, no handler ran more often than it may, no response was another's, no body that was cut looked whole, and
 //! every stream, credit, slot, byte and task was given back. A seed that fails is run again with the same outcome.
 //!
