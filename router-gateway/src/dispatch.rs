@@ -21,6 +21,7 @@ use router_common::frame::Reason;
 use router_common::limits;
 use router_common::path::RequestPath;
 use router_common::problem::{Problem, ProblemCode};
+use router_common::session::Budget;
 use router_common::session::lease::Permit;
 use router_link::{Body, Call, CallError, Environment, Handle, Parameters, RequestContext, Tunnel};
 use tokio_util::task::TaskTracker;
@@ -29,7 +30,7 @@ pub(crate) use self::budget::RetryBudget;
 use self::stream::Streaming;
 use self::tries::{Excluded, Tries};
 pub(crate) use self::waiting::WaitingLine;
-use self::waiting::Wanted;
+use self::waiting::{Full, Wanted};
 use crate::edge::{Arrival, Explained, HeldBytes, OpenTunnel, Upload, UploadFailure};
 use crate::http_semantics;
 use crate::registry::Registry;
@@ -38,7 +39,7 @@ use crate::respond;
 use crate::routing::explain::explain;
 use crate::routing::instance::LinkState;
 use crate::routing::{Rejection, RequestFacts, RouteEndpoint, Servers, decide};
-use crate::telemetry::{InFlight, RouteMetrics, WorkerMetrics};
+use crate::telemetry::{InFlight, RouteMetrics, Shed, WorkerMetrics};
 
 /// How often a request that was provably not seen is sent again.
 const UNSEEN_RETRIES: usize = 3;
@@ -77,6 +78,8 @@ pub(crate) struct Inner {
     pub(crate) settings: DispatchSettings,
     pub(crate) worker: usize,
     pub(crate) node_bytes: Arc<HeldBytes>,
+    /// What all links of the node have in their buffers.
+    pub(crate) buffers: Arc<Budget>,
     pub(crate) line: Arc<WaitingLine>,
     pub(crate) metrics: WorkerMetrics,
     pub(crate) random: Arc<RequestIds>,
@@ -180,6 +183,10 @@ impl Inner {
         metrics: &mut Option<Arc<RouteMetrics>>,
         tries: &mut Tries,
     ) -> Result<Response<Body>, Rejection> {
+        if self.buffers.is_nearly_full() {
+            // Its answer would find no room, and take it from those that have begun.
+            return Err(self.shed(Shed::BufferedBytes).into());
+        }
         let Origin { upload, connection_full, explain, call } = origin(request, self.settings.max_connection_bytes)?;
         let asked = self.asked_timeout(request)?.map(|timeout| began + timeout.min(self.settings.max_timeout));
         // What was asked for rules from the start, in the waiting line too; the endpoint's own timeout once it is known.
@@ -298,8 +305,13 @@ impl Inner {
                 None => {
                     tries.place = None;
                     let tenant = self.settings.tenant_header.as_ref().and_then(|name| request.headers().get(name));
-                    let Some(place) = self.line.join(wanted, tenant.cloned()) else {
-                        return Err(Rejection::LeasedOut(endpoint, servers));
+                    let place = match self.line.join(wanted, tenant.cloned()) {
+                        Ok(place) => place,
+                        Err(Full::Lane) => {
+                            self.metrics.node().shed(Shed::Waiting);
+                            return Err(Rejection::LeasedOut(endpoint, servers));
+                        }
+                        Err(Full::Line) => return Err(self.shed(Shed::WaitingInNode).into()),
                     };
                     tries.has_waited = true;
                     let place = tries.place.insert(place);
@@ -435,15 +447,41 @@ impl Inner {
             return Err(too_large());
         }
         if connection_full {
-            return Err(Problem::new(ProblemCode::ConnectionBytesExceeded).retry_after(RETRY_AFTER));
+            return Err(self.shed(Shed::ConnectionBytes));
         }
-        if self.node_bytes.is_full() {
-            return Err(Problem::new(ProblemCode::NodeOverloaded).retry_after(RETRY_AFTER));
+        if self.node_bytes.is_nearly_full() {
+            return Err(self.shed(Shed::InflightBytes));
         }
         if let Some(upload) = upload {
             upload.set_limit(limit);
         }
         Ok(())
+    }
+
+    /// What a body that was not read to its end means to its sender.
+    fn upload_problem(&self, failure: Option<UploadFailure>) -> Problem {
+        match failure.unwrap_or(UploadFailure::Malformed) {
+            UploadFailure::TooLarge => too_large(),
+            UploadFailure::ConnectionBytes => self.shed(Shed::ConnectionBytes),
+            UploadFailure::NodeBytes => self.shed(Shed::InflightBytes),
+            UploadFailure::Stalled => {
+                Problem::new(ProblemCode::RequestTimeout).detail("The request body did not get on.")
+            }
+            UploadFailure::Malformed => {
+                Problem::new(ProblemCode::BadRequest).detail("The request body is not well-formed.")
+            }
+        }
+    }
+
+    /// Refuses a request, so that the node stays within its bounds.
+    #[cold]
+    fn shed(&self, reason: Shed) -> Problem {
+        self.metrics.node().shed(reason);
+        let code = match reason {
+            Shed::ConnectionBytes => ProblemCode::ConnectionBytesExceeded,
+            _ => ProblemCode::NodeOverloaded,
+        };
+        Problem::new(code).retry_after(RETRY_AFTER)
     }
 
     /// The client may ask for less time, in whole milliseconds.
@@ -492,7 +530,9 @@ impl Inner {
                 return (false, deadline_exceeded());
             }
             CallError::Cancelled { reason: Reason::PayloadLimit, .. } => return (false, too_large()),
-            CallError::Body(_) => return (false, upload_problem(upload)),
+            CallError::Body(_) => {
+                return (false, self.upload_problem(upload.and_then(Upload::failure)));
+            }
             CallError::Head(_) | CallError::HeadTooLarge => return (false, Problem::new(Code::HeadersTooLarge)),
             CallError::Cancelled { reason, text, .. } => {
                 tracing::debug!(%reason, text, "a service cancelled a request");
@@ -501,7 +541,7 @@ impl Inner {
             _ => (false, Code::ServiceFailed),
         };
         if let Some(failure) = upload.and_then(Upload::failure) {
-            return (false, upload_problem_of(failure));
+            return (false, self.upload_problem(Some(failure)));
         }
         let problem = match code {
             Code::NoCapacity => no_capacity(),
@@ -563,20 +603,4 @@ fn no_capacity() -> Problem {
 
 fn too_large() -> Problem {
     Problem::new(ProblemCode::PayloadTooLarge)
-}
-
-fn upload_problem(upload: Option<&Upload>) -> Problem {
-    upload_problem_of(upload.and_then(Upload::failure).unwrap_or(UploadFailure::Malformed))
-}
-
-fn upload_problem_of(failure: UploadFailure) -> Problem {
-    match failure {
-        UploadFailure::TooLarge => too_large(),
-        UploadFailure::ConnectionBytes => Problem::new(ProblemCode::ConnectionBytesExceeded).retry_after(RETRY_AFTER),
-        UploadFailure::NodeBytes => Problem::new(ProblemCode::NodeOverloaded).retry_after(RETRY_AFTER),
-        UploadFailure::Stalled => Problem::new(ProblemCode::RequestTimeout).detail("The request body did not get on."),
-        UploadFailure::Malformed => {
-            Problem::new(ProblemCode::BadRequest).detail("The request body is not well-formed.")
-        }
-    }
 }

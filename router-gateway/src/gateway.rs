@@ -164,7 +164,8 @@ impl Gateway {
         self.node_bytes.held()
     }
 
-    /// Body bytes that links have brought and nobody has taken yet, over all streams of this node (SPEC 4, credit).
+    /// Body bytes that have arrived over links and that nobody has taken yet: bounded by `limits.max_buffered_bytes`, and
+    /// by what one frame may exceed it.
     #[must_use]
     pub fn buffered_bytes(&self) -> usize {
         self.buffers.used()
@@ -263,13 +264,16 @@ impl Builder {
         registry.on_published(move || hook.changed());
         let clients = if held { Gate::held() } else { Gate::opened() };
         let admin_gate = if held { Gate::held() } else { Gate::opened() };
+        // Each worker keeps a place for whom it waits: no worker is to wait for a place that another one keeps in vain.
+        let places = config.limits.max_connections.get().saturating_add(workers.len() - 1);
         let mut node = Node {
             sockets: Sockets::default(),
             gates: Gates { clients, admin: admin_gate, services: Gate::opened() },
             held,
             environment: Arc::clone(&environment),
             node_bytes: Arc::new(HeldBytes::new(config.limits.max_aggregate_inflight_bytes.as_u64())),
-            places: Arc::new(Semaphore::new(config.limits.max_connections.get().min(Semaphore::MAX_PERMITS))),
+            buffers: Budget::new(config.limits.max_buffered_bytes.as_usize()),
+            places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
             floor: Floor::new(workers.len()),
             metrics: Arc::new(Metrics::default()),
             registry,
@@ -311,6 +315,7 @@ struct Node {
     line: Arc<WaitingLine>,
     metrics: Arc<Metrics>,
     node_bytes: Arc<HeldBytes>,
+    buffers: Arc<Budget>,
     places: Arc<Semaphore>,
     floor: Arc<Floor>,
     /// Copies of those listened with, to be given to another process.
@@ -398,6 +403,7 @@ impl Node {
             settings: self.settings.dispatch.clone(),
             worker: number,
             node_bytes: Arc::clone(&self.node_bytes),
+            buffers: Arc::clone(&self.buffers),
             line: Arc::clone(&self.line),
             metrics: WorkerMetrics::new(Arc::clone(&self.metrics)),
             random: request_ids,
@@ -444,7 +450,6 @@ impl Node {
             None => None,
         };
         let config = &self.settings.config;
-        let buffers = Budget::new(config.limits.max_buffered_bytes.as_usize());
         let links = Arc::new(Links {
             node: config.node.id.clone(),
             common: Common {
@@ -455,7 +460,7 @@ impl Node {
                     dead_after: config.health.dead_after.as_duration(),
                     ..Timers::default()
                 },
-                budget: Arc::clone(&buffers),
+                budget: Arc::clone(&self.buffers),
                 ..Common::default()
             },
             environment: Arc::clone(&self.environment),
@@ -483,9 +488,14 @@ impl Node {
         self.other_tasks.spawn(async move { cut.unless_requested(publisher).await });
         let (registry, environment, cut) =
             (Arc::clone(&self.registry), Arc::clone(&self.environment), self.cut.clone());
+        let buffers = Arc::clone(&self.buffers);
         self.other_tasks.spawn(async move {
             while cut.unless_requested(tokio::time::sleep(SWEEP)).await.is_some() {
                 registry.sweep(environment.now());
+                if buffers.is_high() {
+                    // A link on which nothing happens does not look by itself.
+                    registry.handles().iter().for_each(Handle::relieve_stalled);
+                }
             }
         });
         ready.store(!self.held, Ordering::Release);
@@ -496,7 +506,7 @@ impl Node {
             in_memory,
             registry: self.registry,
             node_bytes: self.node_bytes,
-            buffers,
+            buffers: self.buffers,
             line: self.line,
             metrics: self.metrics,
             environment: self.environment,
@@ -543,6 +553,8 @@ impl Node {
             registry: Arc::clone(&self.registry),
             metrics: Arc::clone(&self.metrics),
             node_bytes: Arc::clone(&self.node_bytes),
+            buffers: Arc::clone(&self.buffers),
+            connections_limit: self.settings.config.limits.max_connections.get(),
             floor: Arc::clone(&self.floor),
             line: Arc::clone(&self.line),
             environment: Arc::clone(&self.environment),

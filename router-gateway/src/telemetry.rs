@@ -3,7 +3,7 @@
 //! Labels are templates and names, never raw input. A worker keeps the handles of the routes it has served; a handle
 //! holds its route, so that a route's memory is never mistaken for another's.
 
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -66,6 +66,45 @@ struct ReasonLabels {
     reason: &'static str,
 }
 
+/// Why a request was shed: refused, or cut, to keep the node within its bounds (SPEC 6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shed {
+    /// `limits.max_buffered_bytes` is nearly reached.
+    BufferedBytes,
+    /// `limits.max_aggregate_inflight_bytes` is nearly reached, or would be exceeded.
+    InflightBytes,
+    /// `limits.max_request_bytes_per_connection`.
+    ConnectionBytes,
+    /// As many wait for this version of the service as may (`limits.max_waiting`).
+    Waiting,
+    /// As many wait in the whole node as may.
+    WaitingInNode,
+    /// Nobody read its answer while the node's buffers filled up.
+    Stalled,
+}
+
+impl Shed {
+    const ALL: [Self; 6] = [
+        Self::BufferedBytes,
+        Self::InflightBytes,
+        Self::ConnectionBytes,
+        Self::Waiting,
+        Self::WaitingInNode,
+        Self::Stalled,
+    ];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::BufferedBytes => "buffered_bytes",
+            Self::InflightBytes => "inflight_bytes",
+            Self::ConnectionBytes => "connection_bytes",
+            Self::Waiting => "waiting",
+            Self::WaitingInNode => "waiting_in_node",
+            Self::Stalled => "stalled",
+        }
+    }
+}
+
 /// What is counted in the whole node.
 #[derive(Debug)]
 pub struct Metrics {
@@ -74,6 +113,10 @@ pub struct Metrics {
     duration: Family<RouteLabels, Histogram, fn() -> Histogram>,
     in_flight: Gauge,
     inflight_bytes: Gauge,
+    buffered_bytes: Gauge,
+    shed: Family<ReasonLabels, Counter>,
+    connections_limit: Gauge,
+    accept_waits: Counter,
     instances: Gauge,
     links: Gauge,
     waiting: Gauge,
@@ -91,6 +134,13 @@ pub struct Metrics {
 #[derive(Debug, Default)]
 pub struct Present {
     pub inflight_bytes: u64,
+    pub buffered_bytes: usize,
+    /// Streams given up because nobody read them while the buffers filled up.
+    pub stalled: u64,
+    /// Client connections that may be open.
+    pub connections_limit: usize,
+    /// How often accepting has waited because so many were.
+    pub accept_waits: u64,
     pub instances: usize,
     pub links: usize,
     pub waiting: usize,
@@ -115,6 +165,20 @@ impl Default for Metrics {
         registry.register("requests_in_flight", "Requests not yet answered to their end", in_flight.clone());
         let inflight_bytes = Gauge::default();
         registry.register("inflight_bytes", "Request bytes held in this node", inflight_bytes.clone());
+        let buffered_bytes = Gauge::default();
+        let meaning = "Body bytes that have arrived over links and are not yet taken";
+        registry.register("buffered_bytes", meaning, buffered_bytes.clone());
+        let shed = Family::<ReasonLabels, Counter>::default();
+        registry.register("requests_shed", "Requests refused or cut to keep the node within its bounds", shed.clone());
+        for reason in Shed::ALL {
+            // An alarm can be set before there is anything to be alarmed by.
+            drop(shed.get_or_create(&ReasonLabels { reason: reason.as_str() }));
+        }
+        let connections_limit = Gauge::default();
+        registry.register("connections_limit", "Client connections that may be open", connections_limit.clone());
+        let accept_waits = Counter::default();
+        let meaning = "How often accepting has waited because as many client connections were open as may be";
+        registry.register("accept_waits", meaning, accept_waits.clone());
         let instances = Gauge::default();
         registry.register("instances", "Live instances", instances.clone());
         let links = Gauge::default();
@@ -143,6 +207,10 @@ impl Default for Metrics {
             duration,
             in_flight,
             inflight_bytes,
+            buffered_bytes,
+            shed,
+            connections_limit,
+            accept_waits,
             instances,
             links,
             waiting,
@@ -164,6 +232,11 @@ impl Metrics {
     pub fn text(&self, present: &Present) -> String {
         let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         self.inflight_bytes.set(signed(present.inflight_bytes));
+        self.buffered_bytes.set(signed(present.buffered_bytes as u64));
+        let stalled = ReasonLabels { reason: Shed::Stalled.as_str() };
+        self.shed.get_or_create(&stalled).inner().store(present.stalled, Ordering::Relaxed);
+        self.connections_limit.set(signed(present.connections_limit as u64));
+        self.accept_waits.inner().store(present.accept_waits, Ordering::Relaxed);
         self.instances.set(signed(present.instances as u64));
         self.links.set(signed(present.links as u64));
         self.waiting.set(signed(present.waiting as u64));
@@ -207,6 +280,12 @@ impl Metrics {
     fn ejections_of(&self, service: &str, version: &str) -> Counter {
         let labels = VersionLabels { service: service.to_owned(), version: version.to_owned() };
         self.ejections.get_or_create(&labels).clone()
+    }
+
+    /// Counts a request that was shed.
+    #[cold]
+    pub fn shed(&self, reason: Shed) {
+        self.shed.get_or_create(&ReasonLabels { reason: reason.as_str() }).inc();
     }
 
     /// Counts a link that ended before it was welcomed.

@@ -284,8 +284,12 @@ async fn a_service_whose_grace_is_over_loses_what_is_left(transport: Transport) 
     for client in [stage.client(), stage.http2()] {
         let (service, mut watched) = Watched::service();
         let service = stage.join(service.shutdown_grace(Duration::from_millis(200))).await;
-        let asked = tokio::spawn(async move { client.post("/wait", "").await });
+        // In the middle of an upload.
+        let (sender, request) = upload(&client, "/wait-for-much");
+        sender.send(vec![0; 200_000].into()).await.unwrap();
+        let asked = tokio::spawn(async move { client.ask(request).await });
         watched.begun().await;
+        eventually("bytes are held", async || stage.gateway.inflight_bytes() > 0).await;
         within("the service ends", service.shutdown()).await.unwrap();
         assert_eq!(watched.next().await, Seen::Dropped(Some(Reason::Shutdown)));
         let answer = asked.await.unwrap();

@@ -1,26 +1,37 @@
 //! The bound of what all streams of a node may hold in their buffers together (SPEC 4, credit).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Bytes that have arrived and that no application has taken, over all sessions that share this budget.
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
     used: AtomicUsize,
+    given_up: AtomicU64,
 }
 
 impl Budget {
     /// `limit` in bytes; [`crate::limits::NODE_BUFFER_BYTES`] is the default of a node.
     #[must_use]
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicUsize::new(0) })
+        Arc::new(Self { limit, used: AtomicUsize::new(0), given_up: AtomicU64::new(0) })
     }
 
     /// Bytes held now.
     #[must_use]
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// Streams that were given up because nobody read them while it filled up.
+    #[must_use]
+    pub fn given_up(&self) -> u64 {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_given_up(&self) {
+        self.given_up.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn add(&self, bytes: usize) {
@@ -41,9 +52,16 @@ impl Budget {
         self.used() < self.limit / 2
     }
 
+    /// Seven eighths are used: what is new had better stay away, so that what has begun finds room.
+    #[must_use]
+    pub fn is_nearly_full(&self) -> bool {
+        self.used() > self.limit - self.limit / 8
+    }
+
     /// Three quarters are used: streams that have stalled for long are given up, on whatever link they are, so that
     /// fresh ones on another need not be.
-    pub(super) fn is_high(&self) -> bool {
+    #[must_use]
+    pub fn is_high(&self) -> bool {
         self.used() > self.limit - self.limit / 4
     }
 

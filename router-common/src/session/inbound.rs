@@ -221,8 +221,9 @@ impl Session {
         }
     }
 
-    /// Gives up what has stalled for long, while the node's buffers fill up.
-    pub(super) fn relieve_stalled(&mut self, now: Instant) {
+    /// Gives up what has stalled for long, while the node's buffers fill up. With every frame and every timeout; and to be
+    /// called where neither comes to a link while others fill the node.
+    pub fn relieve_stalled(&mut self, now: Instant) {
         while self.common.budget.is_high() {
             let Some(before) = now.checked_sub(limits::STALLED_AFTER) else { return };
             if !self.relieve(before) {
@@ -237,6 +238,7 @@ impl Session {
         let waiting = self.streams.iter().filter_map(|(slot, s)| s.receive.waiting_since.map(|since| (since, slot)));
         let Some((_, slot)) = waiting.min().filter(|(since, _)| *since <= before) else { return false };
         let slot = slot as u32;
+        self.common.budget.note_given_up();
         let stalled = StreamFailure::Cancelled { reason: Reason::Stalled, text: "nobody read the body".to_owned() };
         let stream = &mut self.streams[slot as usize];
         stream.receive.state = ReceiveState::Failed(stalled);

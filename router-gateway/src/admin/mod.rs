@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use router_common::problem::{Problem, ProblemCode};
+use router_common::session::Budget;
 use router_link::{Body, Environment, Handle};
 use serde::Serialize;
 use tower::{Service, service_fn};
@@ -53,6 +54,8 @@ pub(crate) struct Admin {
     pub(crate) registry: Arc<Registry<Handle>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) node_bytes: Arc<HeldBytes>,
+    pub(crate) buffers: Arc<Budget>,
+    pub(crate) connections_limit: usize,
     pub(crate) floor: Arc<Floor>,
     pub(crate) line: Arc<WaitingLine>,
     pub(crate) environment: Arc<dyn Environment>,
@@ -147,6 +150,10 @@ impl Admin {
         let leases = live.into_iter();
         let present = Present {
             inflight_bytes: self.node_bytes.held(),
+            buffered_bytes: self.buffers.used(),
+            stalled: self.buffers.given_up(),
+            connections_limit: self.connections_limit,
+            accept_waits: self.floor.waits(),
             instances,
             links,
             waiting: self.line.len(),

@@ -130,14 +130,19 @@ impl WaitingLine {
         self.lanes().lanes.contains_key(wanted)
     }
 
-    /// A place in the lane; `None` if the line is full.
-    #[must_use]
-    pub(super) fn join(self: &Arc<Self>, wanted: Wanted, tenant: Tenant) -> Option<Place> {
+    /// A place in the lane.
+    ///
+    /// # Errors
+    /// What is full.
+    pub(super) fn join(self: &Arc<Self>, wanted: Wanted, tenant: Tenant) -> Result<Place, Full> {
         let mut guard = self.lanes();
         let lanes = &mut *guard;
         let in_lane = lanes.lanes.get(&wanted).map_or(0, |lane| lane.places.len());
-        if lanes.waiting >= self.node_limit || in_lane >= self.lane_limit {
-            return None;
+        if in_lane >= self.lane_limit {
+            return Err(Full::Lane);
+        }
+        if lanes.waiting >= self.node_limit {
+            return Err(Full::Line);
         }
         let number = lanes.next;
         lanes.next += 1;
@@ -159,12 +164,21 @@ impl WaitingLine {
         drop(guard);
         // Between the joining and the second look.
         fence(Ordering::SeqCst);
-        Some(Place { line: Arc::clone(self), wanted, tenant, order, woken, begins })
+        Ok(Place { line: Arc::clone(self), wanted, tenant, order, woken, begins })
     }
 
     fn lanes(&self) -> MutexGuard<'_, Lanes> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Why there is no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Full {
+    /// As many wait for the same as may.
+    Lane,
+    /// As many wait in the node as may, whatever for.
+    Line,
 }
 
 /// One place in the line; left by dropping it.
@@ -321,11 +335,11 @@ mod tests {
         let line = Arc::new(WaitingLine::new(2));
         let join = |service: &str| line.join(wanted(service, "/x", Servers::All), None);
         let places = [join("a"), join("a")];
-        assert!(places.iter().all(Option::is_some) && join("a").is_none(), "the lane is full");
+        assert!(places.iter().all(Result::is_ok) && join("a").err() == Some(Full::Lane));
         let others: Vec<_> = (0..30).map(|number| join(&format!("b{}", number / 2))).collect();
-        assert!(others.iter().all(Option::is_some) && join("c").is_none(), "the line is full");
+        assert!(others.iter().all(Result::is_ok) && join("c").err() == Some(Full::Line));
         drop(places);
-        assert!(join("a").is_some());
+        assert!(join("a").is_ok());
         drop(others);
         assert_eq!(line.len(), 0);
     }

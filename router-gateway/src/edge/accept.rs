@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::unconstrained;
+use tokio::time::Instant;
 
 use super::connection::{Answering, Connection};
 use super::listener::BACKLOG;
@@ -64,9 +65,24 @@ impl Edge {
     }
 
     async fn next<L: HttpListener>(&self, listener: &mut L) -> io::Result<Placed<L::Io>> {
+        if self.places.available_permits() == 0 {
+            self.floor.note_wait();
+            self.tell_full();
+        }
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
         let (io, peer) = poll_fn(|cx| listener.poll_accept(cx)).await?;
         Ok((io, peer, place))
+    }
+
+    /// Says that further clients have to wait, but not with each of them.
+    #[cold]
+    fn tell_full(&self) {
+        if self.floor.is_time_to_tell(Instant::now()) {
+            tracing::warn!(
+                open = self.floor.connections().iter().sum::<usize>(),
+                "as many client connections are open as may be (limits.max_connections): further ones wait"
+            );
+        }
     }
 }
 

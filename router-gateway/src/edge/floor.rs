@@ -5,21 +5,32 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::Accepted;
 
 /// Connections on their way to one worker. When there are so many, they stay where they are.
 const ON_THE_WAY: usize = 256;
 
+/// Between two lines of the log that say that there is no room.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+
 /// The client connections of each worker.
 #[derive(Debug)]
-pub struct Floor(Box<[Count]>);
+pub struct Floor {
+    counts: Box<[Count]>,
+    /// How often accepting has waited for a connection to end.
+    full: AtomicU64,
+    /// When that was told last.
+    told: Mutex<Option<Instant>>,
+}
 
 /// On a cache line of its own: each worker writes its own count for every connection.
 #[derive(Debug, Default)]
@@ -30,19 +41,43 @@ impl Floor {
     /// For so many workers; at least one.
     #[must_use]
     pub fn new(workers: usize) -> Arc<Self> {
-        Arc::new(Self((0..workers.max(1)).map(|_| Count::default()).collect()))
+        Arc::new(Self {
+            counts: (0..workers.max(1)).map(|_| Count::default()).collect(),
+            full: AtomicU64::new(0),
+            told: Mutex::default(),
+        })
     }
 
     /// Connections of each worker, those on their way to it included.
     #[must_use]
     pub fn connections(&self) -> Vec<usize> {
-        self.0.iter().map(|count| count.0.load(Ordering::Relaxed)).collect()
+        self.counts.iter().map(|count| count.0.load(Ordering::Relaxed)).collect()
+    }
+
+    /// How often accepting has waited because as many connections were open as may be.
+    #[must_use]
+    pub fn waits(&self) -> u64 {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_wait(&self) {
+        self.full.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether to say so: once in a while.
+    pub(super) fn is_time_to_tell(&self, now: Instant) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_time = told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_AGAIN);
+        if is_time {
+            *told = Some(now);
+        }
+        is_time
     }
 
     /// Counts one connection of a worker while what is returned lives.
     #[must_use]
     pub fn sit(self: &Arc<Self>, worker: usize) -> Seat {
-        if let Some(count) = self.0.get(worker) {
+        if let Some(count) = self.counts.get(worker) {
             count.0.fetch_add(1, Ordering::Relaxed);
         }
         Seat { floor: Arc::clone(self), worker }
@@ -51,9 +86,9 @@ impl Floor {
     /// Who should have a connection that `worker` has just accepted: the one with the fewest, if `worker` would have two
     /// more than it, and so the floor be less even than it can be.
     fn better_than(&self, worker: usize) -> Option<usize> {
-        let load = |place: usize| self.0.get(place).map_or(usize::MAX, |count| count.0.load(Ordering::Relaxed));
+        let load = |place: usize| self.counts.get(place).map_or(usize::MAX, |count| count.0.load(Ordering::Relaxed));
         // Each worker begins to look at its neighbour, so that not all choose the same one.
-        let others = (1..self.0.len()).map(|step| (worker + step) % self.0.len());
+        let others = (1..self.counts.len()).map(|step| (worker + step) % self.counts.len());
         let (least, place) = others.map(|place| (load(place), place)).min_by_key(|(load, _)| *load)?;
         (load(worker) > least).then_some(place)
     }
@@ -68,7 +103,7 @@ pub struct Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if let Some(count) = self.floor.0.get(self.worker) {
+        if let Some(count) = self.floor.counts.get(self.worker) {
             count.0.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -94,7 +129,7 @@ pub(crate) struct Door {
 impl Door {
     /// One for each worker of the floor, in their order.
     pub(crate) fn all(floor: &Arc<Floor>) -> Vec<Self> {
-        let (outboxes, inboxes): (Vec<_>, Vec<_>) = floor.0.iter().map(|_| mpsc::channel(ON_THE_WAY)).unzip();
+        let (outboxes, inboxes): (Vec<_>, Vec<_>) = floor.counts.iter().map(|_| mpsc::channel(ON_THE_WAY)).unzip();
         let door = |(worker, inbox)| Self { floor: Arc::clone(floor), worker, inbox, outboxes: outboxes.clone() };
         inboxes.into_iter().enumerate().map(door).collect()
     }

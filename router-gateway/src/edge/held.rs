@@ -43,6 +43,12 @@ impl HeldBytes {
         self.held() >= self.limit
     }
 
+    /// Whether seven eighths are taken: what is new had better stay away, so that what has begun finds room.
+    #[must_use]
+    pub fn is_nearly_full(&self) -> bool {
+        self.held() > self.limit - self.limit / 8
+    }
+
     /// Counts `bytes`, whether they fit or not; says whether they did within `limit`.
     pub(super) fn add(&self, bytes: u64, limit: u64) -> bool {
         self.held.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= limit

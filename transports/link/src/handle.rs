@@ -73,6 +73,13 @@ impl Handle {
         self.shared.act(|state| state.session.announce_lease());
     }
 
+    /// Gives up streams that nobody has read for long, if the node's buffers are three quarters full. The link does so by
+    /// itself whenever it has something else to do.
+    pub fn relieve_stalled(&self) {
+        let now = self.shared.now();
+        self.shared.act(|state| state.session.relieve_stalled(now));
+    }
+
     /// Whether requests can be sent: the handshake is done and nothing has ended it.
     #[must_use]
     pub fn is_open(&self) -> bool {
