@@ -48,14 +48,10 @@ impl Clone for Pace {
 }
 
 impl Pace {
-    /// Whether its handlers may be polled in a driver.
+    /// Whether its handlers may be polled in a driver, and need not take turns when they have become tasks. A suspicion alone
+    /// does not put a quick one behind slow ones.
     pub(crate) fn is_trusted(&self) -> bool {
         self.0.load(Ordering::Relaxed) <= 1
-    }
-
-    /// Whether its handlers take turns, once they have become tasks.
-    pub(crate) fn takes_turns(&self) -> bool {
-        self.0.load(Ordering::Relaxed) > 0
     }
 
     /// A poll has taken so long. Returns whether that was slow.
@@ -153,9 +149,9 @@ mod tests {
     #[test]
     fn one_slow_poll_is_an_accident_and_two_are_a_habit() {
         let pace = Pace::default();
-        assert!(pace.note(BUSY) && pace.is_trusted() && pace.takes_turns());
-        assert!(!pace.note(QUICK) && !pace.takes_turns(), "forgiven");
-        pace.note(BUSY);
+        assert!(pace.note(BUSY) && pace.is_trusted());
+        assert!(!pace.note(QUICK), "forgiven");
+        assert!(pace.note(BUSY) && pace.is_trusted());
         pace.note(BUSY);
         assert!(!pace.is_trusted());
     }

@@ -255,7 +255,7 @@ impl Future for Paced {
         let surroundings = &this.table.surroundings;
         // It was found there before.
         let Some(endpoint) = this.table.by_id(this.endpoint) else { return Poll::Ready(()) };
-        let _permit = if this.turn.is_some() || endpoint.pace.takes_turns() {
+        let _permit = if this.turn.is_some() || !endpoint.pace.is_trusted() {
             let turn = this.turn.get_or_insert_with(|| Box::new(surroundings.gate.turn()));
             let Poll::Ready(permit) = Pin::new(&mut **turn).poll(cx) else {
                 return this.serving.poll_wanted(cx);
