@@ -32,7 +32,19 @@ mod tests {
         let sections: Vec<_> = router["properties"].as_object().unwrap().keys().cloned().collect();
         assert_eq!(
             sections,
-            ["admin", "health", "http", "limits", "log", "node", "routing", "services", "shutdown", "transports"]
+            [
+                "admin",
+                "health",
+                "http",
+                "limits",
+                "log",
+                "node",
+                "routing",
+                "services",
+                "shutdown",
+                "transports",
+                "upgrade"
+            ]
         );
         assert_eq!(router["additionalProperties"], false);
         assert_eq!(router["properties"]["health"]["default"]["dead_after"], "30s");
