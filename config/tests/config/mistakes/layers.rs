@@ -32,7 +32,7 @@ error: unknown key `noed`
   | ROUTER__NOED__REGION=eu-west
   |         ^^^^ not a section of the configuration
   |
-  = allowed: admin, health, http, limits, log, node, routing, services, shutdown, transports
+  = allowed: admin, health, http, limits, log, node, routing, services, shutdown, transports, upgrade
   = help: did you mean `node`?
 "#,
     );

@@ -31,7 +31,7 @@ error: unknown key `nodes`
 1 | nodes: { id: gw-1 }
   | ^^^^^ not a section of the configuration
   |
-  = allowed: admin, health, http, limits, log, node, routing, services, shutdown, transports
+  = allowed: admin, health, http, limits, log, node, routing, services, shutdown, transports, upgrade
   = help: did you mean `node`?
 "#,
     );
