@@ -130,8 +130,7 @@ fn problem_allowed(plan: &Plan, entry: &Entry, status: u16, code: &str, exists: 
         "connection_lost" | "service_failed" => may(!is_calm || (code == "service_failed" && ask.what == What::Cut)),
         "internal_error" => may(ask.what == What::Panic),
         "draining" => may(!is_calm),
-        // On one HTTP/2 connection, an upload that nobody reads yet keeps the others from getting on.
-        "request_timeout" => may(!plan.is_clean(entry.client_host, entry.gateway) || plan.shares_uploads(ask.tag)),
+        "request_timeout" => may(!plan.is_clean(entry.client_host, entry.gateway)),
         _ => refused(),
     }
 }

@@ -273,14 +273,6 @@ impl Plan {
         !self.faults.iter().any(|(_, fault)| fault.touches(clients, gateway))
     }
 
-    /// Whether a request goes over an HTTP/2 connection on which there are large uploads.
-    pub(crate) fn shares_uploads(&self, tag: u64) -> bool {
-        let mut clients = self.clients.iter().filter(|client| client.protocol == Protocol::Http2);
-        clients
-            .find(|client| client.asks.iter().any(|ask| ask.tag == tag))
-            .is_some_and(|client| client.asks.iter().any(|ask| ask.sends > 32 * 1024))
-    }
-
     /// Whether nothing goes wrong at all.
     pub(crate) fn is_calm(&self) -> bool {
         self.faults.is_empty()

@@ -40,6 +40,11 @@ use crate::http_semantics;
 /// Between two pings to an HTTP/2 client, and until a missing answer ends the connection.
 const H2_PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(15));
 
+/// The largest window there is (RFC 9113 6.9.1).
+const H2_WINDOW_MAX: u32 = (1 << 31) - 1;
+/// Bytes of one request body that an HTTP/2 client may send ahead of its reader.
+const H2_STREAM_WINDOW: u32 = 64 * 1024;
+
 /// After how long without a request a connection's HTTP/1.1 state is given up until the next one: making it anew costs
 /// a microsecond or two, keeping it some 10 KiB.
 const QUIET_AFTER: Duration = Duration::from_secs(1);
@@ -409,6 +414,9 @@ const LIBRARY_MAX_HEADERS: usize = 100;
 
 fn http2_builder(context: &EdgeContext, tasks: TaskTracker) -> http2::Builder<Spawn> {
     let settings = &context.settings;
+    // Room for every body that may wait unread, so that none keeps the others of its connection from getting on: one of
+    // them may be what it waits for.
+    let connection_window = H2_STREAM_WINDOW.saturating_mul(settings.max_concurrent_streams).min(H2_WINDOW_MAX);
     let mut builder = http2::Builder::new(Spawn(tasks));
     builder
         .timer(TokioTimer::new())
@@ -417,7 +425,8 @@ fn http2_builder(context: &EdgeContext, tasks: TaskTracker) -> http2::Builder<Sp
         .max_concurrent_streams(settings.max_concurrent_streams)
         .enable_connect_protocol()
         .max_header_list_size(u32::try_from(settings.max_header_bytes).unwrap_or(u32::MAX))
-        .adaptive_window(true);
+        .initial_stream_window_size(H2_STREAM_WINDOW)
+        .initial_connection_window_size(connection_window);
     builder
 }
 

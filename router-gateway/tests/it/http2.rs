@@ -58,6 +58,28 @@ async fn many_streams_of_one_connection_are_answered_each_with_its_own() {
 }
 
 #[tokio::test]
+async fn uploads_that_wait_for_a_slot_do_not_keep_the_one_that_has_it_from_ending() {
+    let gateway = gateway(|_| {}).await;
+    let plan = Plan { lease: 1, ..Plan::new(&[("POST", "/echo")]) };
+    let _stub = plan.join(&gateway, echo()).await;
+    let client = connect(&gateway).await;
+    let asked: Vec<_> = (0..12_u8)
+        .map(|number| {
+            let mut client = client.clone();
+            tokio::spawn(async move {
+                let body = vec![number; 200_000];
+                let response = client.send_request(request("POST", "/echo", body.clone())).await.unwrap();
+                assert_eq!(response.status(), 200);
+                assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), body);
+            })
+        })
+        .collect();
+    for one in asked {
+        one.await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn refusals_leave_the_connection_as_it_is() {
     let gateway = gateway(|config| config.limits.max_request_bytes_per_call = "64KiB".parse().unwrap()).await;
     let _stub = Plan::new(&[("POST", "/echo")]).join(&gateway, echo()).await;
