@@ -380,10 +380,10 @@ impl Inner {
                 tries.note_decision(&explain(&table, &facts));
             }
             let decision = match decide(&table, &facts) {
-                // The instances of this table have left, and others have come that it does not know.
+                // The instances of this table have left, or others have come that it does not know.
                 Err(Rejection::Problem(problem))
                     if raced < LOST_RACES
-                        && problem.code == ProblemCode::NoInstance
+                        && is_for_want_of_somebody(problem.code)
                         && self.registry.is_outdated(&table, facts.now) =>
                 {
                     continue;
@@ -560,6 +560,12 @@ impl Inner {
         let fits = || unseen || body.whole().is_some_and(|body| body.len() <= RETRY_BODY);
         (again && error.leaves_whole() && fits(), problem)
     }
+}
+
+/// Whether a newer table may say otherwise.
+const fn is_for_want_of_somebody(code: ProblemCode) -> bool {
+    use ProblemCode as Code;
+    matches!(code, Code::NoInstance | Code::RouteNotFound | Code::VersionNotFound | Code::MethodNotAllowed)
 }
 
 /// What a request brings, by who sent it.
