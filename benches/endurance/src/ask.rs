@@ -21,6 +21,9 @@ use crate::tally::{Outcome, Tally};
 /// Longest wait for an answer: beyond the gateway's own limit, so that a request that got none is seen.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// An answer had begun, and did not come to its end.
+pub(crate) const CUT: &str = "cut short";
+
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ask {
@@ -114,7 +117,7 @@ impl Caller {
         let status = response.status();
         let answer = match response.into_body().collect().await {
             Ok(answer) => answer.to_bytes(),
-            Err(error) => return Some(Outcome::Lost(format!("cut short: {error}"))),
+            Err(_) => return Some(Outcome::Lost(CUT.into())),
         };
         Some(judge(ask, status, &body, &answer))
     }
