@@ -52,10 +52,6 @@ pub(super) struct ReceiveWindow {
     kept: u32,
 }
 
-/// A reader has kept pace for so many windows before its window grows: buffers behind it, which fill at once, do not
-/// make a slow reader look like a fast one.
-const GROWS_AFTER: u32 = 4;
-
 impl ReceiveWindow {
     /// A window that may grow from `size` to `most`.
     pub(super) const fn new(size: u32, most: u32) -> Self {
@@ -76,12 +72,12 @@ impl ReceiveWindow {
     }
 
     /// Fits the window to its reader, when credit is about to return: `waiting` bytes are there and not taken. One that
-    /// has kept pace for a while gets the double, if there is `room`; one that has fallen behind gives back what it had
+    /// has kept pace for a whole window gets the double, if there is `room`; one that has fallen behind gives back what it had
     /// beyond the first size. Returns whether anything is still owed.
     pub(super) fn fit(&mut self, waiting: usize, room: bool) -> bool {
         if waiting == 0 {
             self.kept = self.kept.saturating_add(self.owed);
-            if room && self.kept / GROWS_AFTER >= self.size {
+            if room && self.kept >= self.size {
                 let size = self.size.saturating_mul(2).min(self.most);
                 self.owed = self.owed.saturating_add(size - self.size);
                 (self.size, self.kept) = (size, 0);
@@ -138,11 +134,11 @@ mod tests {
     #[test]
     fn a_window_grows_to_its_bound_while_its_reader_keeps_pace() {
         let mut window = ReceiveWindow::new(100, 250);
-        kept_pace(&mut window, 7);
+        kept_pace(&mut window, 1);
         assert_eq!(window.size, 100);
         kept_pace(&mut window, 1);
         assert_eq!(window.size, 200);
-        kept_pace(&mut window, 8);
+        kept_pace(&mut window, 2);
         assert_eq!(window.size, 250);
         kept_pace(&mut window, 40);
         assert_eq!((window.size, window.granted), (250, 250));
@@ -162,7 +158,7 @@ mod tests {
     #[test]
     fn a_reader_that_falls_behind_gives_back_what_it_had_beyond_the_first_size() {
         let mut window = ReceiveWindow::new(100, 400);
-        kept_pace(&mut window, 16);
+        kept_pace(&mut window, 4);
         assert_eq!(window.size, 400);
         assert_eq!(window.receive(400), Ok(()));
         assert!(window.take(200));

@@ -18,7 +18,7 @@ pub(super) const BACKLOG: i32 = 4096;
 /// What the kernel takes of an answer beyond what is on its way to the client, in bytes: a client that reads slowly is
 /// noticed here, before much of the answer has been fetched for it.
 #[cfg(target_os = "linux")]
-const UNSENT: u32 = 128 * 1024;
+const UNSENT: u32 = 256 * 1024;
 
 /// Bytes both ways.
 pub trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
