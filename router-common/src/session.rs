@@ -534,6 +534,7 @@ impl Session {
     fn forget(&mut self, slot: u32) {
         let stream = self.streams.remove(slot as usize);
         self.common.budget.sub(stream.receive.queue.len());
+        self.common.budget.shrink(stream.receive.window.beyond());
         if self.streams.is_empty() && self.streams.capacity() > 1024 {
             self.streams.shrink_to_fit();
             self.by_id.shrink_to(IDS);
@@ -550,8 +551,10 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let buffered = self.streams.iter().map(|(_, stream)| stream.receive.queue.len()).sum();
-        self.common.budget.sub(buffered);
+        for (_, stream) in &self.streams {
+            self.common.budget.sub(stream.receive.queue.len());
+            self.common.budget.shrink(stream.receive.window.beyond());
+        }
     }
 }
 

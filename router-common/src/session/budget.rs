@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 pub struct Budget {
     limit: usize,
     used: AtomicUsize,
+    /// What windows have beyond their first size, all together: it may come to be used at any time.
+    grown: AtomicUsize,
     given_up: AtomicU64,
 }
 
@@ -15,7 +17,7 @@ impl Budget {
     /// `limit` in bytes; [`crate::limits::NODE_BUFFER_BYTES`] is the default of a node.
     #[must_use]
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicUsize::new(0), given_up: AtomicU64::new(0) })
+        Arc::new(Self { limit, used: AtomicUsize::new(0), grown: AtomicUsize::new(0), given_up: AtomicU64::new(0) })
     }
 
     /// Bytes held now.
@@ -47,9 +49,28 @@ impl Budget {
         }
     }
 
-    /// Less than half is used: windows may grow.
-    pub(super) fn is_roomy(&self) -> bool {
-        self.used() < self.limit / 2
+    /// Lets a window grow by `bytes`, if all that have grown take no more than a quarter then. Whoever lets them grow
+    /// gives that back.
+    pub(super) fn grow(&self, bytes: u32) -> bool {
+        let bytes = bytes as usize;
+        let fits = self.grown.fetch_add(bytes, Ordering::Relaxed) + bytes <= self.limit / 4;
+        if !fits {
+            self.shrink(bytes);
+        }
+        fits
+    }
+
+    pub(super) fn shrink(&self, bytes: usize) {
+        if bytes > 0 {
+            self.grown.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// What all windows have grown by.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn grown(&self) -> usize {
+        self.grown.load(Ordering::Relaxed)
     }
 
     /// Seven eighths are used: what is new had better stay away, so that what has begun finds room.

@@ -3,6 +3,7 @@
 //! A stream's credit returns when its bytes are consumed, so a slow reader holds no more than its window. A link's
 //! credit returns when bytes arrive, so no stalled stream can stall the link.
 
+use super::budget::Budget;
 use crate::limits;
 
 /// A peer broke the rules of credit; the link closes with `flow_control`.
@@ -72,23 +73,29 @@ impl ReceiveWindow {
     }
 
     /// Fits the window to its reader, when credit is about to return: `waiting` bytes are there and not taken. One that
-    /// has kept pace for a whole window gets the double, if there is `room`; one that has fallen behind gives back what it had
-    /// beyond the first size. Returns whether anything is still owed.
-    pub(super) fn fit(&mut self, waiting: usize, room: bool) -> bool {
+    /// has kept pace for a whole window gets the double, if the node has room for it; one that has fallen behind gives
+    /// back what it had beyond the first size. Returns whether anything is still owed.
+    pub(super) fn fit(&mut self, waiting: usize, budget: &Budget) -> bool {
         if waiting == 0 {
             self.kept = self.kept.saturating_add(self.owed);
-            if room && self.kept >= self.size {
-                let size = self.size.saturating_mul(2).min(self.most);
-                self.owed = self.owed.saturating_add(size - self.size);
-                (self.size, self.kept) = (size, 0);
+            let more = self.size.min(self.most - self.size);
+            if more > 0 && self.kept >= self.size && budget.grow(more) {
+                self.owed = self.owed.saturating_add(more);
+                (self.size, self.kept) = (self.size + more, 0);
             }
         } else if waiting >= (self.size / 2) as usize {
             let beyond = (self.size - self.least).min(self.owed);
             self.size -= beyond;
             self.owed -= beyond;
             self.kept = 0;
+            budget.shrink(beyond as usize);
         }
         self.owed > 0
+    }
+
+    /// What it has beyond its first size.
+    pub(super) const fn beyond(&self) -> usize {
+        (self.size - self.least) as usize
     }
 
     /// What is owed, as the content of one WINDOW frame.
@@ -121,52 +128,53 @@ mod tests {
     }
 
     /// A peer that sends all it may, and a reader that takes it in halves.
-    fn kept_pace(window: &mut ReceiveWindow, halves: usize) {
+    fn kept_pace(window: &mut ReceiveWindow, halves: usize, budget: &Budget) {
         for _ in 0..halves {
             let half = (window.size / 2) as usize;
             assert_eq!(window.receive(half), Ok(()));
             assert!(window.take(half));
-            assert!(window.fit(0, true));
+            assert!(window.fit(0, budget));
             window.settle();
         }
     }
 
     #[test]
     fn a_window_grows_to_its_bound_while_its_reader_keeps_pace() {
-        let mut window = ReceiveWindow::new(100, 250);
-        kept_pace(&mut window, 1);
+        let (mut window, budget) = (ReceiveWindow::new(100, 250), Budget::new(4000));
+        kept_pace(&mut window, 1, &budget);
         assert_eq!(window.size, 100);
-        kept_pace(&mut window, 1);
+        kept_pace(&mut window, 1, &budget);
         assert_eq!(window.size, 200);
-        kept_pace(&mut window, 2);
+        kept_pace(&mut window, 2, &budget);
         assert_eq!(window.size, 250);
-        kept_pace(&mut window, 40);
-        assert_eq!((window.size, window.granted), (250, 250));
+        kept_pace(&mut window, 40, &budget);
+        assert_eq!((window.size, window.granted, window.beyond(), budget.grown()), (250, 250, 150, 150));
     }
 
     #[test]
-    fn without_room_it_does_not_grow() {
-        let mut window = ReceiveWindow::new(100, 250);
-        for _ in 0..40 {
-            assert_eq!(window.receive(50), Ok(()));
-            assert!(window.take(50) && window.fit(0, false));
-            assert_eq!(window.settle(), 50);
+    fn windows_grow_together_by_no_more_than_a_quarter_of_the_budget() {
+        let budget = Budget::new(1200);
+        let mut windows = [(); 5].map(|()| ReceiveWindow::new(100, 400));
+        for window in &mut windows {
+            kept_pace(window, 2, &budget);
         }
-        assert_eq!(window.size, 100);
+        assert_eq!(windows.map(|window| window.size), [200, 200, 200, 100, 100]);
+        kept_pace(&mut windows[0], 40, &budget);
+        assert_eq!((windows[0].size, budget.grown()), (200, 300));
     }
 
     #[test]
     fn a_reader_that_falls_behind_gives_back_what_it_had_beyond_the_first_size() {
-        let mut window = ReceiveWindow::new(100, 400);
-        kept_pace(&mut window, 4);
+        let (mut window, budget) = (ReceiveWindow::new(100, 400), Budget::new(4000));
+        kept_pace(&mut window, 4, &budget);
         assert_eq!(window.size, 400);
         assert_eq!(window.receive(400), Ok(()));
         assert!(window.take(200));
-        assert!(!window.fit(200, true), "all that is owed is kept");
+        assert!(!window.fit(200, &budget), "all that is owed is kept");
         assert_eq!(window.size, 200);
         assert!(window.take(150));
-        assert!(window.fit(100, true) && window.is_sound());
-        assert_eq!((window.size, window.settle()), (100, 50));
+        assert!(window.fit(100, &budget) && window.is_sound());
+        assert_eq!((window.size, window.settle(), budget.grown()), (100, 50, 0));
     }
 
     #[test]

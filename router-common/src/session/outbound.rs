@@ -124,22 +124,27 @@ impl Session {
 
     /// The next piece of the body that the peer sends. Taking a piece returns its credit.
     pub fn read(&mut self, key: StreamKey) -> Read {
-        let (now, roomy) = (self.clock, self.common.budget.is_roomy());
+        let now = self.clock;
         let Some(stream) = self.held(key) else { return Read::Failed(StreamFailure::Closed) };
         let read = stream.read(now);
         if let Read::Data(bytes) = &read {
-            let receive = &mut stream.receive;
-            let more_may_come = stream.wire == Wire::Live && matches!(receive.state, ReceiveState::Open);
-            if receive.window.take(bytes.len())
-                && more_may_come
-                && receive.window.fit(receive.queue.len(), roomy)
-                && !std::mem::replace(&mut receive.window_queued, true)
-            {
-                self.scheduler.windows.push_back(key);
-            }
+            let more_may_come = stream.wire == Wire::Live && matches!(stream.receive.state, ReceiveState::Open);
+            let is_due = stream.receive.window.take(bytes.len()) && more_may_come;
             self.common.budget.sub(bytes.len());
+            if is_due {
+                self.return_credit(key);
+            }
         }
         read
+    }
+
+    fn return_credit(&mut self, key: StreamKey) {
+        let Some(Stream { receive, .. }) = self.streams.get_mut(key.index as usize) else { return };
+        if receive.window.fit(receive.queue.len(), &self.common.budget)
+            && !std::mem::replace(&mut receive.window_queued, true)
+        {
+            self.scheduler.windows.push_back(key);
+        }
     }
 
     /// Cancels a stream. The opener's slot of the lease stays taken until the responder's own end; a responder's CANCEL

@@ -629,7 +629,7 @@ impl<'a> Play<'a> {
         self.check();
         assert_eq!(self.session.streams(), (0, 0), "streams after the end");
         assert_eq!(self.session.remembered(), 0, "streams remembered after their release");
-        assert_eq!(self.budget.used(), 0, "bytes after the end");
+        assert_eq!((self.budget.used(), self.budget.grown()), (0, 0), "bytes after the end");
         assert_eq!(self.lease.in_flight(), 0, "slots of the lease after the end");
     }
 }
