@@ -113,7 +113,8 @@ fn mixed(number: u64, turn: u64) -> Ask {
     match (number + turn) % 8 {
         0 => Ask::Bytes(200_000),
         1 => Ask::Once(5),
-        2..5 => Ask::Echo(700),
+        2 => Ask::Echo(300_000),
+        3..5 => Ask::Echo(700),
         _ => Ask::Hello,
     }
 }

@@ -15,7 +15,7 @@ use crate::body::Body;
 use crate::body_error::BodyError;
 use crate::call::Call;
 use crate::convert;
-use crate::pump::{self, Gathered, Progress, Pump, Pumped};
+use crate::pump::{self, Gathered, Progress, Pump, Pumped, PutBack};
 use crate::shared::{Begun, Interest, Shared};
 use crate::tunnel::{End, Tunnel};
 
@@ -156,8 +156,17 @@ impl<R: BorrowMut<http::Request<Body>>> Exchange<R> {
         };
         let (carry, trailers, ended) = (gathered.carry.take(), gathered.trailers.take(), gathered.ended);
         let tunnel = self.call.tunnel.is_some();
+        let kept = (!end).then(|| bytes.clone());
         let key = match self.open(bytes, end, cx) {
             Ok(key) => key,
+            Err(CallError::Unseen { .. }) => {
+                if let Some(bytes) = kept {
+                    let body = self.request.borrow_mut().body_mut();
+                    let rest = (!ended).then(|| std::mem::take(body));
+                    *body = Body::stream(PutBack::new(bytes, carry, trailers, rest));
+                }
+                return Poll::Ready(Err(CallError::Unseen { whole: true }));
+            }
             Err(error) => return Poll::Ready(Err(error)),
         };
         self.state = State::Open { key, pump: None, whole: end };

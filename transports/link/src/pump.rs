@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
-use http_body::Body as _;
+use http_body::{Body as _, Frame};
 use router_common::head::Trailers;
 use router_common::session::StreamKey;
 
@@ -54,6 +54,45 @@ impl Joined {
 impl AsRef<[u8]> for Joined {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
+    }
+}
+
+/// A body whose beginning was taken and put back, because nothing of it has left.
+pub(crate) struct PutBack {
+    taken: [Option<Bytes>; 2],
+    trailers: Option<HeaderMap>,
+    /// `None`: what was taken is all.
+    rest: Option<Body>,
+}
+
+impl PutBack {
+    pub(crate) const fn new(
+        first: Bytes,
+        carry: Option<Bytes>,
+        trailers: Option<HeaderMap>,
+        rest: Option<Body>,
+    ) -> Self {
+        Self { taken: [Some(first), carry], trailers, rest }
+    }
+}
+
+impl http_body::Body for PutBack {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let taken = this.taken.iter_mut().filter_map(Option::take).find(|bytes| !bytes.is_empty());
+        if let Some(bytes) = taken {
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        if let Some(trailers) = this.trailers.take() {
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
+        match &mut this.rest {
+            Some(rest) => Pin::new(rest).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
     }
 }
 

@@ -110,6 +110,26 @@ pub async fn a_drained_link_takes_no_new_requests_and_finishes_the_old(ends: End
     assert!(pair.gateway.handle.is_draining());
     let new = pair.call(get("/new")).await.expect_err("a drained link opens nothing");
     assert!(matches!(new, CallError::Unseen { whole: true }), "{new:?}");
+    // What was taken of a body that streams is put back, so that all of it can go elsewhere.
+    for (length, trailers) in [(40_000, true), (100, false), (0, true)] {
+        let (fed, body) = feed();
+        let feeding = tokio::spawn(async move {
+            fed.bytes(pattern(0, length)).await;
+            if trailers {
+                fed.trailers(http::HeaderMap::from_iter([(http::header::ETAG, "end".parse().expect("a value"))])).await;
+            } else {
+                fed.bytes("and more").await;
+            }
+        });
+        let mut request = Request::post("/upload").body(body).expect("a request");
+        let call = Call { permit: Some(pair.permit()), ..Call::default() };
+        let new = pair.gateway.handle.call(&mut request, call).await.expect_err("a drained link opens nothing");
+        assert!(matches!(new, CallError::Unseen { whole: true }), "{new:?}");
+        let (body, ending) = read(request.into_body()).await.expect("a body");
+        assert!(body.starts_with(&pattern(0, length)), "{length}");
+        assert_eq!((body.ends_with(b"and more"), ending.is_some()), (!trailers, trailers));
+        feeding.await.expect("no panic");
+    }
     go.add_permits(1);
     let (body, _) = read(old.await.expect("no panic").expect("a response").into_body()).await.expect("a body");
     assert_eq!(body, "done");
