@@ -91,7 +91,7 @@ async fn instances_join_every_gateway_and_leave_on_sigterm() {
         assert_eq!((version.version.to_string().as_str(), &ids[..]), ("1.2.3", &["m-1".to_owned(), "m-2".into()][..]));
         assert_eq!(version.candidates[0].instance.instance().region.as_str(), "eu-west");
         assert_eq!(version.candidates[0].instance.lease().limit(), 50, "the bound, divided by the gateways");
-        assert_eq!(table.shape().len(), 6 + 6 + 3);
+        assert_eq!(table.shape().len(), 7 + 6 + 3);
     }
     let id = process.0.id().to_string();
     assert!(Command::new("kill").args(["-s", "TERM", &id]).status().unwrap().success());
