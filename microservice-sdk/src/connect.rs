@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use router_common::identity::KeyId;
+use router_common::session::Secret;
 use router_link::Connector;
 
 /// The URL schemes of the transports that were compiled in.
@@ -10,11 +12,18 @@ const SCHEMES: &[&str] = &[
     "tcp",
 ];
 
+/// What a transport may have to know of a gateway beside its URL.
+#[derive(Debug, Default)]
+pub(crate) struct Access {
+    /// The shared secret and its id: some transports protect each message with it.
+    pub(crate) secret: Option<(KeyId, Secret)>,
+}
+
 /// The connector for a URL.
 ///
 /// # Errors
 /// What is wrong with the URL, for people.
-pub(crate) fn connector(url: &str) -> Result<Arc<dyn Connector>, String> {
+pub(crate) fn connector(url: &str, _access: &Access) -> Result<Arc<dyn Connector>, String> {
     let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
     match scheme {
         #[cfg(feature = "tcp")]
@@ -32,14 +41,14 @@ pub(crate) fn connector(url: &str) -> Result<Arc<dyn Connector>, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::connector;
+    use super::{Access, connector};
 
     #[test]
     fn unknown_schemes_are_told_with_what_there_is() {
-        let told = |url| connector(url).err().unwrap_or_default();
+        let told = |url| connector(url, &Access::default()).err().unwrap_or_default();
         assert!(told("amqp://x").contains("no transport for `amqp://`"));
         assert!(told("127.0.0.1:5100").contains("named by a URL"));
         #[cfg(feature = "tcp")]
-        assert!(connector("tcp://127.0.0.1:5100").is_ok());
+        assert!(connector("tcp://127.0.0.1:5100", &Access::default()).is_ok());
     }
 }

@@ -14,7 +14,7 @@ use router_config::microservice::{GatewayConfig, OnRefused};
 use router_config::{MicroserviceConfig, Sources};
 use router_link::{Connector, Environment};
 
-use crate::connect;
+use crate::connect::{self, Access};
 use crate::dispatch::Table;
 use crate::overrides;
 use crate::service::{Dial, Gateway, Hook, ServiceParts, Settings};
@@ -124,8 +124,7 @@ fn identity(name: ServiceName, version: Version, settings: &Settings, config: &M
     let environment = Arc::clone(&settings.environment);
     let region = config.service.region.clone().or_else(|| settings.region.clone());
     let id = config.service.instance_id.clone().or_else(|| settings.instance_id.clone());
-    let mut incarnation = [0; 16];
-    environment.random(&mut incarnation);
+    let incarnation = Incarnation::new(since_epoch(&*environment), environment.random_u64());
     let instance = Instance {
         service: name,
         version,
@@ -134,18 +133,17 @@ fn identity(name: ServiceName, version: Version, settings: &Settings, config: &M
     };
     Identity {
         instance,
-        incarnation: Incarnation(incarnation),
+        incarnation,
         limits: ReceiveLimits::default(),
         budget: Budget::new(limits::NODE_BUFFER_BYTES),
         environment,
     }
 }
 
-/// A gateway with its secret, before the lease is divided.
+/// A gateway with what it takes to join it, before the lease is divided.
 struct Dialled {
     connector: Arc<dyn Connector>,
-    secret: Option<Secret>,
-    key_id: Option<KeyId>,
+    access: Access,
     links: Option<u16>,
 }
 
@@ -169,21 +167,22 @@ fn gateways(parts: &mut ServiceParts, config: &MicroserviceConfig) -> Vec<Dialle
 type Refused = (String, String);
 
 fn dial_coded(gateway: Gateway) -> Result<Dialled, Refused> {
+    let target = match &gateway.by {
+        Dial::Connector(connector) => connector.target().to_owned(),
+        Dial::Url(url) => url.clone(),
+    };
+    let refuse = |problem: String| (target.clone(), problem);
+    let secret = gateway.secret.map(Secret::new).transpose().map_err(|error| refuse(error.to_string()))?;
+    let access = Access { secret: secret.map(|secret| (KeyId::sole(), secret)) };
     let connector = match gateway.by {
         Dial::Connector(connector) => connector,
-        Dial::Url(url) => connect::connector(&url).map_err(|problem| (url, problem))?,
+        Dial::Url(url) => connect::connector(&url, &access).map_err(refuse)?,
     };
-    let secret = gateway
-        .secret
-        .map(Secret::new)
-        .transpose()
-        .map_err(|error| (connector.target().to_owned(), error.to_string()))?;
-    Ok(Dialled { key_id: secret.is_some().then(KeyId::sole), secret, links: gateway.links, connector })
+    Ok(Dialled { connector, access, links: gateway.links })
 }
 
 fn dial_configured(gateway: &GatewayConfig) -> Result<Dialled, Refused> {
     let refuse = |problem: String| (gateway.url.to_string(), problem);
-    let connector = connect::connector(gateway.url.expose()).map_err(refuse)?;
     let secret = match &gateway.shared_secret {
         Some(reference) => {
             let resolved = reference.resolve_shared().map_err(|error| refuse(error.to_string()))?;
@@ -191,8 +190,10 @@ fn dial_configured(gateway: &GatewayConfig) -> Result<Dialled, Refused> {
         }
         None => None,
     };
-    let key_id = secret.is_some().then(|| gateway.key_id.clone().unwrap_or_else(KeyId::sole));
-    Ok(Dialled { connector, secret, key_id, links: gateway.links })
+    let key_id = gateway.key_id.clone().unwrap_or_else(KeyId::sole);
+    let access = Access { secret: secret.map(|secret| (key_id, secret)) };
+    let connector = connect::connector(gateway.url.expose(), &access).map_err(refuse)?;
+    Ok(Dialled { connector, access, links: gateway.links })
 }
 
 /// Divides the instance's lease over its gateways (SPEC 4): each gets at least one slot, the first the rest.
@@ -201,8 +202,9 @@ fn share(dialled: Vec<Dialled>, whole: u32) -> Vec<GatewayPlan> {
     let (each, rest) = (whole / count, whole % count);
     (0_u32..)
         .zip(dialled)
-        .map(|(place, Dialled { connector, secret, key_id, links })| {
+        .map(|(place, Dialled { connector, access, links })| {
             let limit = (each + u32::from(place < rest)).max(1);
+            let (key_id, secret) = access.secret.unzip();
             GatewayPlan { connector, secret, key_id, links, lease: Lease::new(limit) }
         })
         .collect()
@@ -212,11 +214,14 @@ fn default_region() -> Region {
     const { "local" }.parse().unwrap_or_else(|_| unreachable!("`local` is a region's name"))
 }
 
+fn since_epoch(environment: &dyn Environment) -> Duration {
+    let now = environment.wall_clock().unwrap_or_else(SystemTime::now);
+    now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
 /// A UUIDv7 (SPEC 2).
 fn new_instance_id(environment: &dyn Environment) -> InstanceId {
-    let now = environment.wall_clock().unwrap_or_else(SystemTime::now);
-    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let milliseconds = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    let milliseconds = u64::try_from(since_epoch(environment).as_millis()).unwrap_or(u64::MAX);
     let mut random = [0; 10];
     environment.random(&mut random);
     let id = uuid::Builder::from_unix_timestamp_millis(milliseconds, &random).into_uuid();

@@ -7,6 +7,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -206,9 +207,19 @@ impl<'de> Deserialize<'de> for Version {
     }
 }
 
-/// Sixteen random bytes that name one run of a process: its further links carry the same ones (SPEC 4).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// Sixteen bytes that name one run of a process: its further links carry the same ones (SPEC 4). Of two processes that
+/// claim one instance, the one with the greater bytes is the newer one, and stays, whichever a gateway hears of first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Incarnation(#[serde(with = "serde_bytes")] pub [u8; 16]);
+
+impl Incarnation {
+    /// That of a process that started `since_epoch` after the Unix epoch: eight bytes of nanoseconds, then random ones.
+    #[must_use]
+    pub fn new(since_epoch: Duration, random: u64) -> Self {
+        let nanos = u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX);
+        Self(((u128::from(nanos) << 64) | u128::from(random)).to_be_bytes())
+    }
+}
 
 impl fmt::Debug for Incarnation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -257,6 +268,14 @@ impl fmt::Display for Identity {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_started_later_is_the_newer_incarnation() {
+        let at = |nanos, random| Incarnation::new(Duration::from_nanos(nanos), random);
+        assert!(at(1, u64::MAX) < at(2, 0) && at(u64::from(u32::MAX), 9) < at(1 << 40, 0));
+        assert_ne!(at(1, 1), at(1, 2));
+        assert_eq!(at(0x0102, 0x03).0, [0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 3]);
+    }
 
     #[test]
     fn names_follow_the_label_rule() {

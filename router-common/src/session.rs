@@ -35,9 +35,9 @@ use slab::Slab;
 pub use self::budget::Budget;
 pub use self::event::{
     Accepted, Closed, ClosedBy, Common, Event, GatewaySide, Joining, OpenError, Opening, Output, ProtocolError, Read,
-    ReadHead, ServiceSide, Silence, StreamClosed, StreamFailure, StreamKey, Timers,
+    ReadHead, ServiceSide, Silence, StreamClosed, StreamFailure, StreamKey, TakenBack, Timers,
 };
-pub use self::proof::{Secret, SecretTooShort, Secrets};
+pub use self::proof::{CarrierKeys, Secret, SecretTooShort, Secrets};
 pub use self::registration::RegisterError;
 
 use self::drain::Drain;
@@ -511,8 +511,11 @@ impl Session {
     fn finish_wire(&mut self, slot: u32) {
         let Some(stream) = self.streams.get_mut(slot as usize) else { return };
         if stream.wire != Wire::Done {
+            // What never left can be taken back.
+            if stream.wire != Wire::Unsent {
+                stream.send.clear();
+            }
             stream.wire = Wire::Done;
-            stream.send.clear();
             if stream.side == Side::Opener {
                 // The responder's goes with its application: a handler outlives a lost link.
                 stream.permit = None;

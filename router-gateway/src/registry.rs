@@ -204,7 +204,7 @@ impl<H: LinkHandle> Registry<H> {
     }
 
     /// An authenticated service wants its link to join (SPEC 2, 4, 8). The same incarnation gets a further link;
-    /// another one of the same identity supersedes the instance, whose links drain and then close.
+    /// a newer one of the same identity supersedes the instance, whose links drain and then close.
     ///
     /// `here` is the worker that has it. [`Joined::worker`] may be another one: the worker that has the fewest links of the
     /// instance, then the fewest at all, so that an instance's links lie apart however often they are made anew.
@@ -336,7 +336,7 @@ impl<H: LinkHandle> Registry<H> {
                 let text = format!("the instance `{}` is held by another identity", instance.id);
                 return Err(Refused::new(CloseCode::IdentityInUse, text));
             }
-            Some((_, member)) if member.has_superseded(hello.incarnation) => {
+            Some((_, member)) if member.incarnation > hello.incarnation => {
                 return Err(Refused::new(CloseCode::Superseded, SUPERSEDED));
             }
             Some((_, member)) if member.incarnation != hello.incarnation => present,
@@ -347,16 +347,16 @@ impl<H: LinkHandle> Registry<H> {
             }
             None => None,
         };
-        let old = superseded.and_then(|key| {
+        if let Some(key) = superseded {
             self.counters.superseded.fetch_add(1, Ordering::Relaxed);
             // Its place is empty until the newer process is ready: an outage, not an absence.
-            books.remove(key, Some(now), now, says)
-        });
+            books.remove(key, Some(now), now, says);
+        }
         let key = match books.by_instance.get(instance) {
             Some(&key) => key,
             None => {
                 self.counters.joined.fetch_add(1, Ordering::Relaxed);
-                books.add(joining, self.settings.tier(&instance.region), old.as_ref(), now)
+                books.add(joining, self.settings.tier(&instance.region), now)
             }
         };
         let link = LinkId(books.take_number());

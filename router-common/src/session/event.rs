@@ -175,6 +175,15 @@ pub enum StreamFailure {
     Closed,
 }
 
+/// What was given of a request that never left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakenBack {
+    /// Its body's bytes, in order.
+    pub pieces: Vec<Bytes>,
+    /// Its trailers, if the body had been finished with any.
+    pub trailers: Option<Trailers>,
+}
+
 /// A response's head, or why there is none yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadHead {

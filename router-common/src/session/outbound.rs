@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::event::{ClosedBy, OpenError, Opening, Read, ReadHead, StreamClosed, StreamFailure, StreamKey};
+use super::event::{ClosedBy, OpenError, Opening, Read, ReadHead, StreamClosed, StreamFailure, StreamKey, TakenBack};
 use super::scheduler::Wants;
 use super::stream::{Head, ReceiveState, SendHalf, Side, Stream, Wire};
 use super::{Session, State};
@@ -115,6 +115,18 @@ impl Session {
         send.trailers = trailers.filter(|_| !send.tunnel).map(Box::new);
         self.schedule(key.index);
         Ok(())
+    }
+
+    /// Takes back what was given of a request that failed before any of it left ([`StreamFailure::Unseen`]), so that all
+    /// of it can go elsewhere. `None`: some of it may have left, or it was taken back already.
+    pub fn take_back(&mut self, key: StreamKey) -> Option<TakenBack> {
+        let stream = self.held(key).filter(|stream| stream.side == Side::Opener && stream.id.is_none())?;
+        if stream.wire != Wire::Done {
+            return None;
+        }
+        stream.send.head.take()?;
+        let pieces = std::iter::from_fn(|| stream.send.queue.pop()).collect();
+        Some(TakenBack { pieces, trailers: stream.send.trailers.take().map(|trailers| *trailers) })
     }
 
     /// The response's head, once.

@@ -14,8 +14,10 @@ use sha2::{Digest, Sha256};
 use crate::identity::KeyId;
 use crate::limits;
 
-/// Names what the derived key is for, so that the secret can serve other uses later.
+/// Names what a derived key is for, so that none serves two uses.
 const KEY_INFO: &[u8] = b"stella/1 handshake proof";
+const SERVICE_CARRIER_INFO: &[u8] = b"stella/1 carrier service";
+const GATEWAY_CARRIER_INFO: &[u8] = b"stella/1 carrier gateway";
 
 /// Who proves: the two proofs of a handshake are never equal, so neither can be reflected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,17 +71,47 @@ impl Secret {
         self.mac(prover, nonces, transcript, binding).verify_slice(proof).is_ok()
     }
 
-    fn mac(&self, prover: Prover, nonces: &Nonces, transcript: [u8; 32], binding: &[u8]) -> Hmac<Sha256> {
+    /// The keys of a link whose carrier protects each of its messages with a MAC, from the nonces of HELLO and CHALLENGE.
+    #[must_use]
+    pub fn carrier_keys(&self, service_nonce: [u8; 32], gateway_nonce: [u8; 32]) -> CarrierKeys {
+        let nonces = Nonces { service: service_nonce, gateway: gateway_nonce };
+        CarrierKeys {
+            service: self.key(&nonces, SERVICE_CARRIER_INFO),
+            gateway: self.key(&nonces, GATEWAY_CARRIER_INFO),
+        }
+    }
+
+    fn key(&self, nonces: &Nonces, info: &[u8]) -> [u8; 32] {
         let mut salt = [0; 64];
         salt[..32].copy_from_slice(&nonces.service);
         salt[32..].copy_from_slice(&nonces.gateway);
         let mut key = [0; 32];
-        Hkdf::<Sha256>::new(Some(&salt), &self.0).expand(KEY_INFO, &mut key).expect("HKDF-SHA256 gives 32 bytes");
+        Hkdf::<Sha256>::new(Some(&salt), &self.0).expand(info, &mut key).expect("HKDF-SHA256 gives 32 bytes");
+        key
+    }
+
+    fn mac(&self, prover: Prover, nonces: &Nonces, transcript: [u8; 32], binding: &[u8]) -> Hmac<Sha256> {
+        let key = self.key(nonces, KEY_INFO);
         let mut mac = Hmac::<Sha256>::new_from_slice(&key).expect("HMAC takes a key of any length");
         mac.update(prover.label());
         mac.update(&transcript);
         mac.update(binding);
         mac
+    }
+}
+
+/// The keys of one link, one for what each side sends (SPEC 7: UDP, RabbitMQ). They never show themselves.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CarrierKeys {
+    /// For what the service sends.
+    pub service: [u8; 32],
+    /// For what the gateway sends.
+    pub gateway: [u8; 32],
+}
+
+impl fmt::Debug for CarrierKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CarrierKeys(..)")
     }
 }
 
@@ -112,7 +144,7 @@ impl Secrets {
     }
 
     /// Those that a proof under `key` may be made with.
-    pub(super) fn of<'a>(&'a self, key: &KeyId) -> impl Iterator<Item = &'a Secret> {
+    pub fn of<'a>(&'a self, key: &KeyId) -> impl Iterator<Item = &'a Secret> {
         self.0.get(key).into_iter().flatten()
     }
 }
@@ -167,6 +199,19 @@ mod tests {
         let swapped = Nonces { service: [2; 32], gateway: [1; 32] };
         assert!(!secret.verify(Prover::Service, &swapped, [3; 32], b"tls", &proof));
         assert!(!Secret::new([8; 32]).unwrap().verify(Prover::Service, &nonces, [3; 32], b"tls", &proof));
+    }
+
+    #[test]
+    fn carrier_keys_differ_by_side_secret_and_nonces() {
+        let keys = |secret: u8, service: u8, gateway: u8| {
+            Secret::new([secret; 32]).unwrap().carrier_keys([service; 32], [gateway; 32])
+        };
+        let all = [keys(7, 1, 2), keys(8, 1, 2), keys(7, 3, 2), keys(7, 1, 3), keys(7, 2, 1)];
+        let mut distinct: Vec<_> = all.iter().flat_map(|keys| [keys.service, keys.gateway]).collect();
+        distinct.sort_unstable();
+        distinct.dedup();
+        assert_eq!(distinct.len(), 10);
+        assert_eq!(keys(7, 1, 2), all[0]);
     }
 
     #[test]

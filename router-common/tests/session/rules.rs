@@ -3,6 +3,7 @@
 
 use super::*;
 use router_common::frame::{Close, Drain, DrainPhase};
+use router_common::session::{Output, TakenBack};
 
 fn tunnel(pair: &mut Pair) -> StreamKey {
     let head = RequestHead::encode(&RequestParts {
@@ -129,6 +130,22 @@ fn what_was_answered_was_seen_whatever_close_and_drain_say() {
     assert!(matches!(pair.gateway.read_head(call), ReadHead::Ready(_)));
     assert_eq!(pair.gateway.read(call), Read::Data("begin".into()));
     assert_eq!(pair.gateway.read(call), Read::Failed(StreamFailure::Lost));
+}
+
+#[test]
+fn what_never_left_can_be_taken_back_once() {
+    let mut pair = Pair::established(Setup::default());
+    let (sent, held) = (open(&mut pair, "sent", false), open(&mut pair, "held", false));
+    pair.gateway.send_data(held, " back".into()).unwrap();
+    pair.gateway.finish(held, Some(trailers())).unwrap();
+    assert_eq!(pair.gateway.take_back(held), None, "it may yet leave");
+    assert!(matches!(pair.gateway.poll(), Output::Transmit(Frame::Request(_))));
+    pair.gateway.close(CloseCode::Normal, String::new());
+    assert_eq!(pair.gateway.take_back(sent), None, "its head has left");
+    assert_eq!(pair.gateway.read_head(held), ReadHead::Failed(StreamFailure::Unseen));
+    let pieces = vec!["held".into(), " back".into()];
+    assert_eq!(pair.gateway.take_back(held), Some(TakenBack { pieces, trailers: Some(trailers()) }));
+    assert_eq!(pair.gateway.take_back(held), None);
 }
 
 #[test]

@@ -79,17 +79,14 @@ impl<H: LinkHandle> Books<H> {
         number
     }
 
-    pub(super) fn add(&mut self, joining: &Joining, tier: u16, old: Option<&Member<H>>, now: Instant) -> InstanceKey {
+    pub(super) fn add(&mut self, joining: &Joining, tier: u16, now: Instant) -> InstanceKey {
         let hello = &joining.hello;
         let key = InstanceKey(self.take_number());
         let lease = Lease::new(hello.lease.min(limits::LEASE_MAX));
         // All instances of a service count their changes together.
         let changes = self.members_of(&hello.instance.service).first().map(|member| member.state.changes().clone());
         let state = Arc::new(InstanceState::new(key, hello.instance.clone(), lease, changes.unwrap_or_default()));
-        let mut member = Member::new(state, hello.incarnation, joining.identity.clone(), tier, now);
-        if let Some(old) = old {
-            member.supersedes(old);
-        }
+        let member = Member::new(state, hello.incarnation, joining.identity.clone(), tier, now);
         let of_service = self.by_service.entry(hello.instance.service.clone()).or_default();
         let is_before =
             |other: &InstanceKey| self.members.get(other).is_some_and(|other| other.canonical_order(&member).is_lt());

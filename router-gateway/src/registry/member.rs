@@ -3,7 +3,6 @@
 //! It knows nothing of other instances, of ownership or of snapshots.
 
 use std::cmp::Ordering;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,9 +12,6 @@ use router_common::identity::{Identity, Incarnation};
 use super::catalogue::OfferedSet;
 use crate::routing::instance::{InstanceState, LinkState};
 use crate::routing::outlier::Circuit;
-
-/// How many processes that an instance's name has outlived are remembered, so that none of them comes back.
-const SUPERSEDED: usize = 16;
 
 /// One live instance.
 pub(super) struct Member<H> {
@@ -36,7 +32,6 @@ pub(super) struct Member<H> {
     pub(super) circuit: Circuit,
     /// What the service was last told of that revision.
     pub(super) refused: Vec<RefusedEndpoint>,
-    superseded: VecDeque<Incarnation>,
 }
 
 /// One link of an instance.
@@ -80,7 +75,6 @@ impl<H> Member<H> {
             counted: false,
             circuit: Circuit::default(),
             refused: Vec::new(),
-            superseded: VecDeque::new(),
         }
     }
 
@@ -142,23 +136,9 @@ impl<H> Member<H> {
         self.set.is_some() && self.state.is_routable() && !self.state.is_draining()
     }
 
-    /// Whether this process was one that the instance's name has outlived.
-    pub(super) fn has_superseded(&self, incarnation: Incarnation) -> bool {
-        self.superseded.contains(&incarnation)
-    }
-
     /// Whose turn is before whose: by tier, then by id, then by region.
     pub(super) fn canonical_order(&self, other: &Self) -> Ordering {
         let (one, two) = (self.state.instance(), other.state.instance());
         self.tier.cmp(&other.tier).then_with(|| one.id.cmp(&two.id)).then_with(|| one.region.cmp(&two.region))
-    }
-
-    /// Remembers the process whose place it took, and those that one remembered.
-    pub(super) fn supersedes(&mut self, old: &Self) {
-        self.superseded.clone_from(&old.superseded);
-        self.superseded.push_back(old.incarnation);
-        while self.superseded.len() > SUPERSEDED {
-            self.superseded.pop_front();
-        }
     }
 }

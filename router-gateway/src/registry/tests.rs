@@ -333,6 +333,7 @@ fn a_newer_process_supersedes_the_older_one_which_drains_and_does_not_come_back(
     assert_eq!(old.fake.said(), [""; 0], "our own streams still run on it");
     let refused = world.try_join(&joining("orders@1.0.0/a", 1, 0, Identity::Anonymous)).err().unwrap();
     assert_eq!(refused.code, CloseCode::Superseded);
+    assert_eq!(new.fake.said(), [""; 0], "the newer process goes on, whoever comes again");
     old.fake.busy.store(false, Ordering::Relaxed);
     world.registry.sweep(world.now);
     assert_eq!(old.fake.said(), ["close superseded"]);

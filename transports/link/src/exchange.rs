@@ -15,7 +15,7 @@ use crate::body::Body;
 use crate::body_error::BodyError;
 use crate::call::Call;
 use crate::convert;
-use crate::pump::{self, Gathered, Progress, Pump, Pumped, PutBack};
+use crate::pump::{Gathered, Progress, Pump, Pumped};
 use crate::shared::{Begun, Interest, Shared};
 use crate::tunnel::{End, Tunnel};
 
@@ -154,34 +154,22 @@ impl<R: BorrowMut<http::Request<Body>>> Exchange<R> {
             Some(bytes) => (bytes, true),
             None => (gathered.take_bytes(), false),
         };
-        let (carry, trailers, ended) = (gathered.carry.take(), gathered.trailers.take(), gathered.ended);
-        let tunnel = self.call.tunnel.is_some();
-        let kept = (!end).then(|| bytes.clone());
+        let kept = bytes.clone();
+        let remains = (!end).then(|| gathered.take_remains(body));
         let key = match self.open(bytes, end, cx) {
             Ok(key) => key,
             Err(CallError::Unseen { .. }) => {
-                if let Some(bytes) = kept {
-                    let body = self.request.borrow_mut().body_mut();
-                    let rest = (!ended).then(|| std::mem::take(body));
-                    *body = Body::stream(PutBack::new(bytes, carry, trailers, rest));
+                if let Some(remains) = remains {
+                    *self.request.borrow_mut().body_mut() = remains.with(kept);
                 }
                 return Poll::Ready(Err(CallError::Unseen { whole: true }));
             }
             Err(error) => return Poll::Ready(Err(error)),
         };
-        self.state = State::Open { key, pump: None, whole: end };
-        if end || tunnel {
-            return Poll::Ready(Ok(()));
-        }
-        if ended {
-            return Poll::Ready(match pump::finish(&self.shared, key, trailers.as_ref()) {
-                Pumped::Failed(error) => Err(CallError::Body(error)),
-                Pumped::Finished | Pumped::StreamClosed => Ok(()),
-            });
-        }
-        let body = std::mem::take(self.request.borrow_mut().body_mut());
-        let pump = Pump::new(Arc::clone(&self.shared), key, body, carry);
-        self.state = State::Open { key, pump: Some(pump), whole: false };
+        // What is sent on a tunnel is sent by whoever holds it.
+        let remains = remains.filter(|_| self.call.tunnel.is_none());
+        let pump = remains.map(|remains| Pump::new(Arc::clone(&self.shared), key, remains));
+        self.state = State::Open { key, pump, whole: end };
         Poll::Ready(Ok(()))
     }
 
@@ -275,8 +263,9 @@ impl<R: BorrowMut<http::Request<Body>>> Exchange<R> {
                         self.close();
                         return Poll::Ready(Err(CallError::Body(error)));
                     }
-                    Some(Poll::Ready(Pumped::Finished | Pumped::StreamClosed)) => *pump = None,
-                    Some(Poll::Pending) | None => {}
+                    Some(Poll::Ready(Pumped::Finished)) => *pump = None,
+                    // How it ended is read below, and what is left of the body may be wanted elsewhere.
+                    Some(Poll::Ready(Pumped::StreamClosed) | Poll::Pending) | None => {}
                 }
                 if self.call.deadline.is_some_and(|deadline| deadline <= self.shared.now()) {
                     self.cancel(Reason::DeadlineExceeded);
@@ -285,6 +274,12 @@ impl<R: BorrowMut<http::Request<Body>>> Exchange<R> {
                 Poll::Pending
             }
             Err(failure) => {
+                // What was whole when it was sent is in the request still.
+                let back = self.shared.look(|state| state.session.take_back(key)).filter(|_| !whole);
+                let whole = whole || back.is_some();
+                if let Some(back) = back {
+                    *self.request.borrow_mut().body_mut() = Pump::into_whole(pump.take(), back);
+                }
                 self.state = State::Done;
                 self.shared.release(key, None);
                 Poll::Ready(Err(match failure {

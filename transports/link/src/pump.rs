@@ -1,5 +1,6 @@
 //! Moving a body onto a stream: the first bytes with the head, the rest as credit allows.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -8,10 +9,11 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body as _, Frame};
 use router_common::head::Trailers;
-use router_common::session::StreamKey;
+use router_common::session::{StreamKey, TakenBack};
 
 use crate::body::Body;
 use crate::body_error::BodyError;
+use crate::convert;
 use crate::shared::{Interest, Shared, State};
 
 /// First bytes that wait for each other, so that they leave with the head.
@@ -57,33 +59,38 @@ impl AsRef<[u8]> for Joined {
     }
 }
 
-/// A body whose beginning was taken and put back, because nothing of it has left.
-pub(crate) struct PutBack {
-    taken: [Option<Bytes>; 2],
+/// What is left of a body: what was taken of it and has not left, and what it still has to give.
+#[derive(Debug, Default)]
+pub(crate) struct Remains {
+    /// In order, before everything else.
+    taken: VecDeque<Bytes>,
     trailers: Option<HeaderMap>,
     /// `None`: what was taken is all.
     rest: Option<Body>,
 }
 
-impl PutBack {
-    pub(crate) const fn new(
-        first: Bytes,
-        carry: Option<Bytes>,
-        trailers: Option<HeaderMap>,
-        rest: Option<Body>,
-    ) -> Self {
-        Self { taken: [Some(first), carry], trailers, rest }
+impl Remains {
+    /// Puts bytes before everything else.
+    fn put_back(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.taken.push_front(bytes);
+        }
+    }
+
+    /// A body of them, behind the bytes that came first.
+    pub(crate) fn with(mut self, first: Bytes) -> Body {
+        self.put_back(first);
+        Body::stream(self)
     }
 }
 
-impl http_body::Body for PutBack {
+impl http_body::Body for Remains {
     type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let taken = this.taken.iter_mut().filter_map(Option::take).find(|bytes| !bytes.is_empty());
-        if let Some(bytes) = taken {
+        if let Some(bytes) = this.taken.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }
         if let Some(trailers) = this.trailers.take() {
@@ -178,15 +185,23 @@ impl Gathered {
             Collected::Many(many) => Bytes::from_owner(many),
         }
     }
+
+    /// What is to follow [`take_bytes`](Self::take_bytes) of `body`, which gave the beginning.
+    pub(crate) fn take_remains(&mut self, body: &mut Body) -> Remains {
+        Remains {
+            taken: self.carry.take().into_iter().collect(),
+            trailers: self.trailers.take(),
+            rest: (!self.ended).then(|| std::mem::take(body)),
+        }
+    }
 }
 
-/// The rest of a body on its way onto a stream whose head was sent.
+/// The rest of a body on its way onto a stream whose head was given.
 #[derive(Debug)]
 pub(crate) struct Pump {
     shared: Arc<Shared>,
     key: StreamKey,
-    body: Body,
-    carry: Option<Bytes>,
+    remains: Remains,
 }
 
 /// How pumping ended.
@@ -201,30 +216,37 @@ pub(crate) enum Pumped {
 }
 
 impl Pump {
-    pub(crate) fn new(shared: Arc<Shared>, key: StreamKey, body: Body, carry: Option<Bytes>) -> Self {
-        Self { shared, key, body, carry }
+    pub(crate) const fn new(shared: Arc<Shared>, key: StreamKey, remains: Remains) -> Self {
+        Self { shared, key, remains }
+    }
+
+    /// The body as it was before any of it was given to a stream, which gave `back` what it had been given.
+    pub(crate) fn into_whole(pump: Option<Self>, back: TakenBack) -> Body {
+        let mut remains = pump.map(|pump| pump.remains).unwrap_or_default();
+        back.pieces.into_iter().rev().for_each(|piece| remains.put_back(piece));
+        if let Some(trailers) = back.trailers {
+            remains.trailers = convert::trailer_map(&trailers);
+        }
+        Body::stream(remains)
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Pumped> {
         // Waits for room and for the stream's end alike, before the body is asked: an end must be noticed even while
         // the body has nothing.
         let mut room = self.shared.look(|state| room(state, self.key, cx));
-        if let Some(bytes) = self.carry.take() {
-            room = self.shared.act(|state| send(state, self.key, bytes, cx));
-        }
         loop {
             match room {
                 None => return Poll::Ready(Pumped::StreamClosed),
                 Some(0) => return Poll::Pending,
                 Some(_) => {}
             }
-            let trailers = match Pin::new(&mut self.body).poll_frame(cx) {
+            let trailers = match Pin::new(&mut self.remains).poll_frame(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Pumped::Failed(error)),
                 Poll::Ready(None) => None,
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(bytes) => {
-                        room = self.shared.act(|state| send(state, self.key, bytes, cx));
+                        room = self.send(bytes, cx);
                         continue;
                     }
                     Err(other) => match other.into_trailers() {
@@ -233,8 +255,25 @@ impl Pump {
                     },
                 },
             };
-            return Poll::Ready(finish(&self.shared, self.key, trailers.as_ref()));
+            let pumped = finish(&self.shared, self.key, trailers.as_ref());
+            // The stream may have ended just before: then this is all that is left.
+            self.remains = Remains { trailers, ..Remains::default() };
+            return Poll::Ready(pumped);
         }
+    }
+
+    fn send(&mut self, bytes: Bytes, cx: &Context<'_>) -> Option<usize> {
+        let Self { shared, key, remains } = self;
+        shared.act(|state| {
+            if state.session.send_capacity(*key).is_err() {
+                remains.put_back(bytes);
+                return None;
+            }
+            if !bytes.is_empty() {
+                state.session.send_data(*key, bytes).ok()?;
+            }
+            room(state, *key, cx)
+        })
     }
 }
 
@@ -255,11 +294,4 @@ fn room(state: &mut State, key: StreamKey, cx: &Context<'_>) -> Option<usize> {
     let room = state.session.send_capacity(key).ok()?;
     state.wait(key, Interest::Write, cx);
     Some(room)
-}
-
-fn send(state: &mut State, key: StreamKey, bytes: Bytes, cx: &Context<'_>) -> Option<usize> {
-    if !bytes.is_empty() {
-        state.session.send_data(key, bytes).ok()?;
-    }
-    room(state, key, cx)
 }

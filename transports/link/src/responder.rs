@@ -162,7 +162,8 @@ pub struct Respond {
 /// What there is to be done behind the head.
 enum Rest {
     Nothing,
-    Body(Pump),
+    /// Few answers need it, and all have its place.
+    Body(Box<Pump>),
     Tunnel(Work),
 }
 
@@ -199,14 +200,8 @@ impl Respond {
             self.hold.held = false;
             return Ok(Rest::Nothing);
         }
-        if gathered.ended {
-            return match pump::finish(&self.hold.shared, key, gathered.trailers.as_ref()) {
-                Pumped::Finished => Ok(Rest::Nothing),
-                Pumped::StreamClosed => Err(RespondError::Closed),
-                Pumped::Failed(error) => Err(RespondError::Body(error)),
-            };
-        }
-        Ok(Rest::Body(Pump::new(Arc::clone(&self.hold.shared), key, body, gathered.carry)))
+        let pump = Pump::new(Arc::clone(&self.hold.shared), key, gathered.take_remains(&mut body));
+        Ok(Rest::Body(Box::new(pump)))
     }
 
     /// Opens the tunnel that was asked for. Says no where none was, or where this is no acceptance.

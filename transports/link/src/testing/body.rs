@@ -1,5 +1,6 @@
 //! Bodies for scenarios: fed from outside, patterned, read whole.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -55,6 +56,24 @@ impl http_body::Body for Fed {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Piece>> {
         Poll::Ready(ready!(self.0.poll_recv(cx)))
+    }
+}
+
+/// [`pattern`]`(0, length)` in pieces that are all there at once, and trailers.
+pub(super) fn pieces(length: usize, trailers: HeaderMap) -> Body {
+    const PIECE: usize = 3000;
+    let data = (0..length).step_by(PIECE).map(|from| Frame::data(pattern(from, PIECE.min(length - from))));
+    Body::stream(Pieces(data.chain([Frame::trailers(trailers)]).collect()))
+}
+
+struct Pieces(VecDeque<Frame<Bytes>>);
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Piece>> {
+        Poll::Ready(self.0.pop_front().map(Ok))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -16,7 +16,7 @@ use router_common::session::lease::Lease;
 use router_common::session::{ClosedBy, Silence, Timers};
 use tokio::sync::{Semaphore, oneshot};
 
-use super::body::{feed, pattern, read};
+use super::body::{feed, pattern, pieces, read};
 use super::harness::{Admit, Ends, Pair, PairSettings, Player, Side, gateway_session, handler, service_session};
 use crate::application::{ConnectionEvent, Refused};
 use crate::body::Body;
@@ -171,6 +171,34 @@ pub async fn a_request_on_a_dead_link_comes_back_whole(ends: Ends) {
         other => panic!("{other:?}"),
     }
     assert_eq!(pair.lease.in_flight(), 0);
+}
+
+pub async fn a_request_that_never_left_comes_back_whole(ends: Ends) {
+    let pair = Pair::start(ends, PairSettings::default()).await;
+    let lengths = [0, 10, 20_000, 100_000, 3_000_000];
+    let trailers = http::HeaderMap::from_iter([(http::header::ETAG, "end".parse().expect("a value"))]);
+    let upload = |length| Request::post("/upload").body(pieces(length, trailers.clone())).expect("a request");
+    let mut requests = lengths.map(upload);
+    let mut exchanges: Vec<_> = requests.iter_mut().map(|request| pair.lend(request)).collect();
+    // All in one turn: the driver has none, and so nothing leaves.
+    let mut cx = Context::from_waker(Waker::noop());
+    for exchange in &mut exchanges {
+        while !exchange.is_open() {
+            assert!(Pin::new(&mut *exchange).poll(&mut cx).is_pending());
+        }
+        assert!(Pin::new(exchange).poll(&mut cx).is_pending());
+    }
+    pair.gateway.handle.close(CloseCode::Normal, "at once");
+    for exchange in exchanges {
+        let error = exchange.await.expect_err("the link is closed");
+        assert!(matches!(error, CallError::Unseen { whole: true }), "{error:?}");
+    }
+    for (length, request) in lengths.into_iter().zip(requests) {
+        let (body, ending) = read(request.into_body()).await.expect("a body");
+        assert!(body == pattern(0, length), "{length}: {} bytes", body.len());
+        assert_eq!(ending.as_ref(), Some(&trailers), "{length}");
+    }
+    pair.quiet().await;
 }
 
 pub async fn a_lease_that_is_used_up_refuses_without_running_a_handler(ends: Ends) {

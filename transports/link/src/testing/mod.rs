@@ -31,6 +31,7 @@ macro_rules! contract {
             a_closed_link_ends_for_both_sides,
             a_link_that_dies_leaves_sent_requests_with_an_unknown_outcome,
             a_request_on_a_dead_link_comes_back_whole,
+            a_request_that_never_left_comes_back_whole,
             a_lease_that_is_used_up_refuses_without_running_a_handler,
             a_slot_of_the_lease_is_free_only_when_the_answer_is_complete,
             a_silent_peer_is_degraded_and_then_dead,
