@@ -7,6 +7,7 @@
 //! | to do this | use |
 //! |---|---|
 //! | carry frames over something new | [`Link`], [`Connector`], [`Listener`], and [`FramedLink`] for byte streams |
+//! | find gateways that come and go behind one address | [`Connector::discover`], [`Discovery`] |
 //! | run one link | [`Driver`], with an [`Application`] that takes what the peer sends |
 //! | send a request over a link | [`Handle::call`], which gives an [`Exchange`] |
 //! | answer one | [`Responder`] |
@@ -20,6 +21,7 @@ mod body_error;
 mod call;
 mod context;
 mod convert;
+mod discovery;
 mod driver;
 mod environment;
 mod exchange;
@@ -42,6 +44,7 @@ pub use body_error::BodyError;
 pub use call::Call;
 pub use context::{Cancellation, Cancelled, Parameters, RequestContext};
 pub use convert::Fields;
+pub use discovery::{Discovered, Discovery};
 pub use driver::{DetachedDriver, Driver};
 pub use environment::{Environment, SystemEnvironment};
 pub use exchange::{CallError, Exchange};

@@ -15,6 +15,8 @@ use router_common::codec::DecodeError;
 use router_common::frame::Frame;
 use router_common::identity::Identity;
 
+use crate::discovery::Discovery;
+
 /// A boxed future that can be sent between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// Any link.
@@ -78,6 +80,13 @@ pub trait Connector: Send + Sync + 'static {
 
     /// What it dials, for people: `tcp://127.0.0.1:5100`.
     fn target(&self) -> &str;
+
+    /// Where this address leads to gateways that come and go: a new search for them, to be called and polled within a tokio
+    /// runtime. Whoever uses the connector then dials those that are found, and not it. `None`, as here: it dials one
+    /// gateway.
+    fn discover(&self) -> Option<Box<dyn Discovery>> {
+        None
+    }
 }
 
 /// Makes links by accepting.
