@@ -21,7 +21,6 @@ mod body_error;
 mod call;
 mod context;
 mod convert;
-mod discovery;
 mod driver;
 mod environment;
 mod exchange;
@@ -44,7 +43,6 @@ pub use body_error::BodyError;
 pub use call::Call;
 pub use context::{Cancellation, Cancelled, Parameters, RequestContext};
 pub use convert::Fields;
-pub use discovery::{Discovered, Discovery};
 pub use driver::{DetachedDriver, Driver};
 pub use environment::{Environment, SystemEnvironment};
 pub use exchange::{CallError, Exchange};
@@ -52,7 +50,8 @@ pub use framed::{ByteStream, FramedLink};
 pub use handle::Handle;
 pub use inbound::Inbound;
 pub use link::{
-    BoxFuture, BoxLink, BoxListener, Capabilities, Connector, DetachedLink, Link, LinkError, Listener, PeerInfo,
+    BoxFuture, BoxLink, BoxListener, Capabilities, Connector, DetachedLink, Discovered, Discovery, Link, LinkError,
+    Listener, PeerInfo,
 };
 pub use responder::{Respond, RespondError, Responder, Unwanted};
 pub use tunnel::{Accept, Tunnel, UPGRADE_PROTOCOLS};
