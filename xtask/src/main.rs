@@ -5,6 +5,7 @@
 //! builds and speaks when the product does not.
 
 mod bench;
+mod broker;
 mod endure;
 mod lint;
 mod metadata;
@@ -39,6 +40,8 @@ enum Command {
     Simulate(simulate::Args),
     /// Run the criterion benches and print one table.
     Bench(bench::Args),
+    /// Run a private RabbitMQ broker until this is ended; its address is printed.
+    Broker,
     /// Try whole processes: slow readers, cancellations, restarts and kills under load, soaks.
     Endure(endure::Args),
 }
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(&workspace),
         Command::Simulate(args) => simulate::run(&workspace, &args),
         Command::Bench(args) => bench::run(&workspace, &args),
+        Command::Broker => broker::run(),
         Command::Endure(args) => endure::run(&workspace, &args),
     });
     match outcome {

@@ -90,6 +90,11 @@ impl Package {
         self.normal().map(|dependency| dependency.name.as_str()).collect()
     }
 
+    /// Whether its tests use this crate.
+    pub(crate) fn tests_with(&self, name: &str) -> bool {
+        self.dependencies.iter().any(|dependency| dependency.name == name && dependency.kind.as_deref() == Some("dev"))
+    }
+
     fn normal(&self) -> impl Iterator<Item = &Dependency> {
         self.dependencies.iter().filter(|dependency| dependency.kind.is_none())
     }

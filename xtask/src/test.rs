@@ -5,6 +5,7 @@
 
 use anyhow::{Result, bail};
 
+use crate::broker;
 use crate::metadata::{Metadata, Package};
 use crate::process::{Watched, Workspace};
 
@@ -27,13 +28,15 @@ pub(crate) struct Args {
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let scope = scope(&args.package);
+    // It comes up while the programs are built, and ends with this function.
+    let mut broker = broker::ForTests::start(workspace, &args.package)?;
 
     // First, because integration tests start the programs that this builds.
     if !workspace.cargo(["build"].into_iter().chain(strs(&scope)).chain(["--bins", "--examples"])).run()? {
         bail!("the programs and examples do not build");
     }
 
-    let tests = run_tests(workspace, &scope, args)?;
+    let tests = run_tests(workspace, &scope, args, broker.url()?)?;
     let mut failed = Vec::new();
     if !tests.succeeded {
         failed.push("tests");
@@ -76,13 +79,15 @@ const NEXTEST: Runner =
 const LIBTEST: Runner =
     Runner { call: &["test", "--tests", "--no-fail-fast"], watched: Watched::Stdout, ran: ran_under_libtest };
 
-fn run_tests(workspace: &Workspace, scope: &[String], args: &Args) -> Result<Outcome> {
+fn run_tests(workspace: &Workspace, scope: &[String], args: &Args, broker: Option<String>) -> Result<Outcome> {
     let nextest = !args.without_nextest && workspace.has_cargo_subcommand("nextest");
     let runner = if nextest { NEXTEST } else { LIBTEST };
     let mut ran = 0;
-    let succeeded = workspace
-        .cargo(runner.call.iter().copied().chain(strs(scope)).chain(strs(&args.runner)))
-        .run_watching(runner.watched, |line| ran += (runner.ran)(line).unwrap_or(0))?;
+    let mut step = workspace.cargo(runner.call.iter().copied().chain(strs(scope)).chain(strs(&args.runner)));
+    if let Some(url) = broker {
+        step = step.env(test_broker::URL_VARIABLE, url);
+    }
+    let succeeded = step.run_watching(runner.watched, |line| ran += (runner.ran)(line).unwrap_or(0))?;
     Ok(Outcome { succeeded, ran })
 }
 
