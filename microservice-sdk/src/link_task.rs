@@ -147,6 +147,7 @@ impl LinkTask {
             link: self.number,
             // The first one does not know yet how many there will be.
             links: self.state.links().max(self.number.saturating_add(1)),
+            preference: 0,
             key_id: gateway.key_id.clone(),
             nonce,
             limits,
@@ -157,6 +158,7 @@ impl LinkTask {
             timers: Timers::default(),
             budget: Arc::clone(&identity.budget),
             channel_binding: link.peer().channel_binding.clone().unwrap_or_default(),
+            incarnation: None,
         };
         let side = ServiceSide { common, hello, secret: gateway.secret.clone(), lease: Arc::clone(&gateway.lease) };
         Session::service(side, identity.environment.now())

@@ -192,6 +192,10 @@ pub struct Hello {
     /// This link's number, from 0, of `links`.
     pub link: u16,
     pub links: u16,
+    /// Of several ways to one gateway, which one this link is on: the lower, the sooner it is used. A link is known by this
+    /// and its number.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub preference: u8,
     /// Which shared secret it will prove.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_id: Option<KeyId>,
@@ -242,9 +246,18 @@ pub struct Welcome {
     pub links: u16,
     /// The revision of this incarnation's endpoint set that the gateway already holds; 0: none.
     pub revision: u64,
+    /// Names this run of the gateway's process, and so tells it from others of its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<Incarnation>,
     /// The gateway's own proof, where a shared secret rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<Proof>,
+}
+
+// As serde asks for it.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+const fn is_zero(value: &u8) -> bool {
+    *value == 0
 }
 
 impl Welcome {

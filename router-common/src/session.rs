@@ -327,6 +327,12 @@ impl Session {
         }
     }
 
+    /// Service: from now on the link is bound by this lease, since its gateway turned out to be one that has it already. What
+    /// is in flight keeps its slots of the one before. The gateway is not told: see [`Session::announce_lease`].
+    pub fn share_lease(&mut self, lease: Arc<Lease>) {
+        self.inbound_lease = lease;
+    }
+
     /// Asks the peer to open nothing more on this link; [`Event::Drained`] tells when all it opened is over. In the
     /// handshake: as soon as it has ended.
     pub fn drain(&mut self, now: Instant) {

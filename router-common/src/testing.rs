@@ -120,6 +120,7 @@ pub fn hello() -> Hello {
         incarnation: Incarnation([9; 16]),
         link: 0,
         links: 1,
+        preference: 0,
         key_id: None,
         nonce: [1; 32],
         limits: ReceiveLimits::default(),

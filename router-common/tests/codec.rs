@@ -124,10 +124,10 @@ fn receive_limits() -> impl Strategy<Value = ReceiveLimits> {
 
 fn hello() -> impl Strategy<Value = Hello> {
     let instance = (token(), "[0-9]\\.(0|[1-9][0-9]{0,2})\\.[0-9](-rc\\.[1-9])?", token(), "[A-Za-z0-9._-]{1,60}");
-    let link = any::<([u8; 16], u16, u16, [u8; 32], u32)>();
+    let link = any::<([u8; 16], u16, u16, u8, [u8; 32], u32)>();
     let offers = (vec(any::<u16>(), 0..8), vec(token(), 0..8), proptest::option::of(token()), receive_limits());
     (instance, link, offers).prop_map(|((service, version, region, id), link, offers)| {
-        let (incarnation, number, links, nonce, lease) = link;
+        let (incarnation, number, links, preference, nonce, lease) = link;
         let (versions, extensions, key_id, limits) = offers;
         Hello {
             versions,
@@ -141,6 +141,7 @@ fn hello() -> impl Strategy<Value = Hello> {
             incarnation: Incarnation(incarnation),
             link: number,
             links,
+            preference,
             key_id: key_id.map(|id| id.parse().expect("an id")),
             nonce,
             limits,
@@ -150,9 +151,9 @@ fn hello() -> impl Strategy<Value = Hello> {
 }
 
 fn welcome() -> impl Strategy<Value = Welcome> {
-    let numbers = any::<(u16, u32, u16, u64)>();
+    let numbers = any::<(u16, u32, u16, u64, Option<[u8; 16]>)>();
     (numbers, vec(token(), 0..4), token(), receive_limits(), proptest::option::of(nonce())).prop_map(
-        |((version, heartbeat_ms, links, revision), extensions, node, limits, proof)| Welcome {
+        |((version, heartbeat_ms, links, revision, incarnation), extensions, node, limits, proof)| Welcome {
             version,
             extensions,
             node: node.parse().expect("a name"),
@@ -160,6 +161,7 @@ fn welcome() -> impl Strategy<Value = Welcome> {
             heartbeat_ms,
             links,
             revision,
+            incarnation: incarnation.map(Incarnation),
             proof: proof.map(|proof| Proof { proof }),
         },
     )

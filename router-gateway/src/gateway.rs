@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use router_common::frame::ReceiveLimits;
+use router_common::identity::Incarnation;
 use router_common::session::{Budget, Common, Secrets, Timers};
 use router_config::router::AdminAccess;
 use router_config::{RouterConfig, SecretError};
@@ -450,6 +451,8 @@ impl Node {
             None => None,
         };
         let config = &self.settings.config;
+        let mut incarnation = [0; 16];
+        self.environment.random(&mut incarnation);
         let links = Arc::new(Links {
             node: config.node.id.clone(),
             common: Common {
@@ -461,6 +464,7 @@ impl Node {
                     ..Timers::default()
                 },
                 budget: Arc::clone(&self.buffers),
+                incarnation: Some(Incarnation(incarnation)),
                 ..Common::default()
             },
             environment: Arc::clone(&self.environment),

@@ -12,7 +12,7 @@ use crate::codec::DecodeError;
 use crate::endpoint::EndpointDescriptor;
 use crate::frame::{CloseCode, Frame, HealthStatus, Hello, Reason, ReceiveLimits, RefusedEndpoint, Welcome};
 use crate::head::{RequestHead, ResponseHead, Trailers};
-use crate::identity::{Identity, NodeId};
+use crate::identity::{Identity, Incarnation, NodeId};
 use crate::limits;
 
 /// The local name of a stream. It stays valid until the stream is released, and never names another stream.
@@ -64,6 +64,9 @@ pub struct Common {
     pub budget: Arc<Budget>,
     /// TLS exporter bytes (RFC 9266); empty where there is no TLS.
     pub channel_binding: Bytes,
+    /// Gateway: names this run of its process, the same on all links; WELCOME says it. Services tell by it which of their
+    /// links lead to one gateway.
+    pub incarnation: Option<Incarnation>,
 }
 
 impl Default for Common {
@@ -73,6 +76,7 @@ impl Default for Common {
             timers: Timers::default(),
             budget: Budget::new(limits::NODE_BUFFER_BYTES),
             channel_binding: Bytes::new(),
+            incarnation: None,
         }
     }
 }

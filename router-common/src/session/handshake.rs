@@ -215,6 +215,7 @@ impl Session {
             heartbeat_ms,
             links,
             revision,
+            incarnation: self.common.incarnation,
             proof,
         };
         self.scheduler.control(Frame::Welcome(Box::new(Wire::new(welcome))));

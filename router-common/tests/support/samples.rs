@@ -55,6 +55,7 @@ pub(crate) fn hello() -> Hello {
         incarnation: Incarnation([0x11; 16]),
         link: 0,
         links: 1,
+        preference: 0,
         key_id: None,
         nonce: [0xa1; 32],
         limits: ReceiveLimits::default(),
@@ -71,6 +72,7 @@ pub(crate) fn welcome() -> Welcome {
         heartbeat_ms: 10_000,
         links: 2,
         revision: 0,
+        incarnation: None,
         proof: None,
     }
 }
@@ -135,6 +137,8 @@ pub(crate) fn samples() -> Vec<Sample> {
         ..hello()
     };
     add("hello-full", "HELLO with every field.", Frame::Hello(boxed(full)));
+    let second = Hello { preference: 1, ..hello() };
+    add("hello-preference", "HELLO of a link on the second way to a gateway.", Frame::Hello(boxed(second)));
     let challenge = Challenge { algorithm: "hmac-sha256".into(), nonce: [0xb2; 32] };
     add("challenge", "CHALLENGE.", Frame::Challenge(boxed(challenge)));
     add("proof", "PROOF.", Frame::Proof(boxed(Proof { proof: [0xc3; 32] })));
@@ -142,6 +146,8 @@ pub(crate) fn samples() -> Vec<Sample> {
     let full =
         Welcome { extensions: vec!["zstd".into()], revision: 3, proof: Some(Proof { proof: [0xd4; 32] }), ..welcome() };
     add("welcome-full", "WELCOME with every field; the gateway already holds revision 3.", Frame::Welcome(boxed(full)));
+    let run = Welcome { incarnation: Some(Incarnation([0x22; 16])), ..welcome() };
+    add("welcome-incarnation", "WELCOME that names the run of the gateway's process.", Frame::Welcome(boxed(run)));
     let first =
         EndpointDescriptor::new(EndpointId::new(1).expect("not 0"), Method::GET, "/hello".parse().expect("a path"));
     let update =

@@ -96,6 +96,7 @@ fn joining(text: &str, incarnation: u8, link: u16, identity: Identity) -> Joinin
         incarnation: Incarnation([incarnation; 16]),
         link,
         links: 2,
+        preference: 0,
         key_id: None,
         nonce: [0; 32],
         limits: ReceiveLimits::default(),

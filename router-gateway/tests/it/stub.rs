@@ -126,6 +126,7 @@ impl Plan {
             incarnation: Incarnation([self.id.as_bytes()[0]; 16]),
             link: self.link,
             links: self.link + 1,
+            preference: 0,
             key_id: None,
             nonce: [7; 32],
             limits: ReceiveLimits::default(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use router_common::endpoint::EndpointDescriptor;
 use router_common::frame::{CloseCode, HealthStatus, RefusedEndpoint};
+use router_common::session::lease::Lease;
 use router_common::session::{Closed, ClosedBy, RegisterError};
 
 use crate::body::Body;
@@ -71,6 +72,12 @@ impl Handle {
     /// Service: tells the gateway the present limit of the instance's `Lease`, after `Lease::update`.
     pub fn announce_lease(&self) {
         self.shared.act(|state| state.session.announce_lease());
+    }
+
+    /// Service: binds the link by another lease, which other links to the same gateway share. What is in flight keeps its
+    /// slots of the one before. The gateway is told by [`Handle::announce_lease`].
+    pub fn share_lease(&self, lease: Arc<Lease>) {
+        self.shared.act(|state| state.session.share_lease(lease));
     }
 
     /// Gives up streams that nobody has read for long, if the node's buffers are three quarters full. The link does so by

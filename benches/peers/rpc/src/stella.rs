@@ -43,6 +43,7 @@ pub(crate) async fn answer(load: Load, gateway: SocketAddr) -> Result<()> {
         incarnation: Incarnation([1; 16]),
         link: 0,
         links: 1,
+        preference: 0,
         key_id: None,
         nonce: [1; 32],
         limits: ReceiveLimits::default(),

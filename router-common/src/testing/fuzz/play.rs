@@ -73,6 +73,7 @@ impl Scene {
             timers: Timers::default(),
             budget: Arc::clone(budget),
             channel_binding: Bytes::new(),
+            incarnation: None,
         }
     }
 
@@ -89,6 +90,7 @@ impl Scene {
             incarnation: Incarnation([7; 16]),
             link: 0,
             links: 1,
+            preference: 0,
             key_id: None,
             nonce: [1; 32],
             limits: self.limits(),
@@ -426,6 +428,7 @@ impl<'a> Play<'a> {
                     heartbeat_ms: u32::from(self.input.u16()),
                     links: 1,
                     revision: 0,
+                    incarnation: None,
                     proof: (choice & 4 != 0).then_some(proof),
                 };
                 Frame::Welcome(Box::new(Wire::new(welcome)))

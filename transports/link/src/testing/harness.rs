@@ -245,6 +245,7 @@ pub(super) fn service_session(lease: &Arc<Lease>) -> Session {
         incarnation: Incarnation([1; 16]),
         link: 0,
         links: 1,
+        preference: 0,
         key_id: None,
         nonce,
         limits: ReceiveLimits::default(),
