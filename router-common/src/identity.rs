@@ -253,6 +253,11 @@ pub enum Identity {
     InProcess,
     /// The holder of the shared secret with this key id; written `key:<id>`.
     Key(KeyId),
+    /// The holder of the private key of a certificate, by a name in it, or by what the configuration calls it; written as
+    /// that is: `spiffe://acme/orders`, `dns:orders.acme`.
+    Certificate(Arc<str>),
+    /// The bearer of the token of this name; written `token:<name>`.
+    Token(KeyId),
 }
 
 impl fmt::Display for Identity {
@@ -261,6 +266,8 @@ impl fmt::Display for Identity {
             Self::Anonymous => f.write_str("anonymous"),
             Self::InProcess => f.write_str("in-process"),
             Self::Key(id) => write!(f, "key:{id}"),
+            Self::Certificate(name) => f.write_str(name),
+            Self::Token(name) => write!(f, "token:{name}"),
         }
     }
 }

@@ -101,6 +101,11 @@ impl Links {
                     self.place(link, &from, worker);
                 }
                 Err(router_link::LinkError::Closed) => return,
+                Err(error @ router_link::LinkError::Handshake { .. }) => {
+                    // Others wait for nothing because of this one.
+                    tracing::warn!(%error, listener = from.listener.local(), "a link was not let in");
+                    self.metrics.link_refused("handshake");
+                }
                 Err(error) => {
                     tracing::warn!(%error, listener = from.listener.local(), "cannot accept a service's link");
                     tokio::select! {
@@ -138,7 +143,9 @@ impl Links {
             identity: peer.identity.clone().unwrap_or(Identity::Anonymous),
         };
         let address = peer.socket.map(|socket| socket.ip());
-        let session = Session::gateway(side, self.environment.now());
+        // The time that its carrier took to be made counts.
+        let accepted = peer.accepted.unwrap_or_else(|| self.environment.now());
+        let session = Session::gateway(side, accepted);
         let pending = Arc::new(Mutex::new(None));
         let destination = Destination::default();
         let application = GatewayLink {

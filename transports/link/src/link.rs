@@ -192,13 +192,16 @@ pub struct PeerInfo {
     pub identity: Option<Identity>,
     /// What binds a handshake to this very channel (RFC 9266), where there is TLS.
     pub channel_binding: Option<Bytes>,
+    /// When its carrier was accepted, if that took time of its own: accept to WELCOME is bounded from there (SPEC 4). By
+    /// tokio's clock.
+    pub accepted: Option<Instant>,
 }
 
 impl PeerInfo {
     /// A peer that the carrier knows only by address.
     #[must_use]
     pub fn new(transport: &'static str, address: impl Into<Arc<str>>) -> Self {
-        Self { transport, address: address.into(), socket: None, identity: None, channel_binding: None }
+        Self { transport, address: address.into(), socket: None, identity: None, channel_binding: None, accepted: None }
     }
 
     /// A peer at a socket address.
@@ -249,6 +252,13 @@ pub enum LinkError {
     /// Nobody answered in time.
     #[error("`{target}` did not answer within {after:?}")]
     ConnectTimeout { target: String, after: std::time::Duration },
+    /// This peer alone: the two could not agree on a secure carrier, or on who they are.
+    #[error("{peer}: {problem}")]
+    Handshake {
+        /// The peer's address, or what was dialled.
+        peer: String,
+        problem: String,
+    },
     /// The operating system said no.
     #[error("{context}: {source}")]
     Io {

@@ -11,7 +11,7 @@ use crate::socket::{self, Carrier};
 
 /// Name of the transport, and scheme of its URLs.
 pub(crate) const TRANSPORT: &str = "tcp";
-const SCHEME: &str = "tcp://";
+const SCHEME: &str = "tcp";
 
 /// What a connector can be told beside its address.
 #[derive(Debug, Clone, Copy)]
@@ -42,19 +42,8 @@ impl TcpConnector {
     /// # Errors
     /// [`LinkError::Target`] when the URL is not of that form.
     pub fn new(url: &str) -> Result<Self, LinkError> {
-        let refuse = |problem: &str| LinkError::Target { target: url.to_owned(), problem: problem.to_owned() };
-        let address = url.strip_prefix(SCHEME).ok_or_else(|| refuse("write `tcp://host:port`"))?;
-        let address = address.strip_suffix('/').unwrap_or(address);
-        let (host, port) = address.rsplit_once(':').ok_or_else(|| refuse("the port is missing: `tcp://host:port`"))?;
-        match port.parse::<u16>() {
-            Ok(0) | Err(_) => return Err(refuse("the port is a number from 1 to 65535")),
-            Ok(_) => {}
-        }
-        let bracketed = host.starts_with('[') && host.ends_with(']');
-        if host.is_empty() || host.contains(['/', '@', '?', '#']) || (host.contains(':') && !bracketed) {
-            return Err(refuse("the host is a name or an address; an IPv6 address stands in brackets"));
-        }
-        Ok(Self { target: format!("{SCHEME}{address}"), settings: TcpConnectorSettings::default() })
+        let address = authority(SCHEME, url)?;
+        Ok(Self { target: format!("{SCHEME}://{address}"), settings: TcpConnectorSettings::default() })
     }
 
     /// The same with other settings.
@@ -65,7 +54,7 @@ impl TcpConnector {
     }
 
     fn address(&self) -> &str {
-        self.target.get(SCHEME.len()..).unwrap_or_default()
+        self.target.get(SCHEME.len() + "://".len()..).unwrap_or_default()
     }
 
     async fn dial(&self) -> Result<BoxLink, LinkError> {
@@ -89,6 +78,28 @@ impl Connector for TcpConnector {
     fn target(&self) -> &str {
         &self.target
     }
+}
+
+/// Host and port of `scheme://host:port`, for whatever runs over TCP.
+///
+/// # Errors
+/// [`LinkError::Target`] when the URL is not of that form.
+pub fn authority<'a>(scheme: &str, url: &'a str) -> Result<&'a str, LinkError> {
+    let refuse = |problem: &str| LinkError::Target { target: url.to_owned(), problem: problem.to_owned() };
+    let address = url.strip_prefix(scheme).and_then(|rest| rest.strip_prefix("://"));
+    let address = address.ok_or_else(|| refuse(&format!("write `{scheme}://host:port`")))?;
+    let address = address.strip_suffix('/').unwrap_or(address);
+    let (host, port) =
+        address.rsplit_once(':').ok_or_else(|| refuse(&format!("the port is missing: `{scheme}://host:port`")))?;
+    match port.parse::<u16>() {
+        Ok(0) | Err(_) => return Err(refuse("the port is a number from 1 to 65535")),
+        Ok(_) => {}
+    }
+    let bracketed = host.starts_with('[') && host.ends_with(']');
+    if host.is_empty() || host.contains(['/', '@', '?', '#']) || (host.contains(':') && !bracketed) {
+        return Err(refuse("the host is a name or an address; an IPv6 address stands in brackets"));
+    }
+    Ok(address)
 }
 
 #[cfg(test)]

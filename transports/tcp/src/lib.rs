@@ -9,5 +9,6 @@ mod listener;
 mod socket;
 
 pub use config::TcpListenerSettings;
-pub use connector::{TcpConnector, TcpConnectorSettings};
-pub use listener::TcpListener;
+pub use connector::{TcpConnector, TcpConnectorSettings, authority};
+pub use listener::{TcpListener, open};
+pub use socket::prepare;

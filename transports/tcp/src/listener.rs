@@ -31,7 +31,7 @@ impl TcpListener {
     /// [`LinkError::Io`] that names the address.
     pub fn bind(address: SocketAddr) -> Result<Self, LinkError> {
         let listening = |error| LinkError::io(format!("listening on tcp://{address}"), error);
-        Self::from_std(Self::open(address).map_err(listening)?).map_err(listening)
+        Self::from_std(open(address).map_err(listening)?).map_err(listening)
     }
 
     /// The socket alone, for whoever wants to keep a copy of it; needs no runtime.
@@ -39,20 +39,7 @@ impl TcpListener {
     /// # Errors
     /// [`LinkError::Io`] that names the address.
     pub fn bind_std(address: SocketAddr) -> Result<std::net::TcpListener, LinkError> {
-        Self::open(address).map_err(|error| LinkError::io(format!("listening on tcp://{address}"), error))
-    }
-
-    fn open(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        if address.is_ipv6() {
-            // `[::]` then means all addresses, on every system.
-            socket.set_only_v6(false)?;
-        }
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        Ok(socket.into())
+        open(address).map_err(|error| LinkError::io(format!("listening on tcp://{address}"), error))
     }
 
     /// Goes on with a socket that listens already: one that another process handed over.
@@ -79,6 +66,23 @@ impl TcpListener {
     pub const fn local_addr(&self) -> SocketAddr {
         self.address
     }
+}
+
+/// A listening socket, for whatever runs over TCP; port 0 takes a free one. It needs no runtime.
+///
+/// # Errors
+/// The operating system's.
+pub fn open(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // `[::]` then means all addresses, on every system.
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 impl Listener for TcpListener {

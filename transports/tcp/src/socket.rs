@@ -17,8 +17,12 @@ const KEEPALIVE_PROBES: u32 = 3;
 /// Sent bytes that nobody acknowledges end the connection: the protocol's `dead_after`.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Sets the options every connection has: small frames leave at once, and a dead peer is noticed.
-pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
+/// Sets the options every connection has, that of what runs over TCP too: small frames leave at once, and a dead peer is
+/// noticed.
+///
+/// # Errors
+/// The operating system's.
+pub fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
     let keepalive =
