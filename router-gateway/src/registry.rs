@@ -48,7 +48,8 @@ const SAYS: usize = 1_024;
 /// How long a link that belongs to no instance any more may finish what is in flight on it.
 pub const LEAVING_GRACE: Duration = Duration::from_secs(30);
 
-/// What the registry needs of a link. All but [`LinkHandle::peer`] is called without the registry's lock.
+/// What the registry needs of a link. All but [`LinkHandle::peer`] and
+/// [`LinkHandle::transport`] is called without the registry's lock.
 pub trait LinkHandle: Clone + Send + Sync + 'static {
     /// Asks the service to open nothing more on this link.
     fn drain(&self);
@@ -60,6 +61,8 @@ pub trait LinkHandle: Clone + Send + Sync + 'static {
     fn is_idle(&self) -> bool;
     /// Transport and address, for lists; takes no lock.
     fn peer(&self) -> String;
+    /// The transport's name; takes no lock.
+    fn transport(&self) -> &'static str;
 }
 
 impl LinkHandle for Handle {
@@ -81,6 +84,10 @@ impl LinkHandle for Handle {
 
     fn peer(&self) -> String {
         Self::peer(self).to_string()
+    }
+
+    fn transport(&self) -> &'static str {
+        Self::peer(self).transport
     }
 }
 
@@ -235,7 +242,10 @@ impl<H: LinkHandle> Registry<H> {
                 state.set_draining();
                 member.refresh();
             }),
-            ConnectionEvent::Routable => self.change(link, now, |member, _| member.state.set_routable()),
+            ConnectionEvent::Routable => self.change(link, now, |member, state| {
+                state.set_routable();
+                member.state.set_routable();
+            }),
             ConnectionEvent::Drained => self.end_if_idle(link, now),
             ConnectionEvent::Heartbeat { status, load, .. } => self.note_vitals(link, |member, _| {
                 member.state.set_status(Health::from(status), load);
@@ -332,15 +342,16 @@ impl<H: LinkHandle> Registry<H> {
         }
         let present = books.by_instance.get(instance).copied();
         let superseded = match present.and_then(|key| Some((key, books.members.get(&key)?))) {
-            Some((_, member)) if member.identity != *identity => {
+            // The same process: by another way it may have proved itself otherwise.
+            Some((_, member)) if member.may_be(identity, hello) => None,
+            Some((_, member)) if member.incarnation == hello.incarnation || !member.has_been(identity) => {
                 let text = format!("the instance `{}` is held by another identity", instance.id);
                 return Err(Refused::new(CloseCode::IdentityInUse, text));
             }
             Some((_, member)) if member.incarnation > hello.incarnation => {
                 return Err(Refused::new(CloseCode::Superseded, SUPERSEDED));
             }
-            Some((_, member)) if member.incarnation != hello.incarnation => present,
-            Some(_) => None,
+            Some(_) => present,
             None if books.members.len() >= INSTANCES => {
                 let text = format!("this gateway holds as many instances as it may ({INSTANCES})");
                 return Err(Refused::new(CloseCode::TooManyLinks, text));
@@ -364,7 +375,8 @@ impl<H: LinkHandle> Registry<H> {
             return Err(Refused::new(CloseCode::ProtocolError, "the instance has just left"));
         };
         // A link that comes again was lost, though nobody has noticed yet, or it replaces one that was released.
-        let replaced = member.take_links(|linked| linked.number == hello.link);
+        let berth = (hello.preference, hello.link);
+        let replaced = member.take_links(|linked| linked.berth() == berth);
         if member.links().len() >= usize::from(limits::LINKS) {
             let text = format!("an instance may have at most {} links", limits::LINKS);
             return Err(Refused::new(CloseCode::TooManyLinks, text));
@@ -373,9 +385,19 @@ impl<H: LinkHandle> Registry<H> {
             books.links.remove(linked.state.id());
         }
         let serving = member.links().iter().filter(|linked| !linked.state.is_draining());
+        // Those of one way serve together, and are to lie apart.
+        let serving = serving.filter(|linked| linked.state.preference() == hello.preference);
         let worker = books.links.choose(serving.map(|linked| linked.state.worker()), here);
-        let state = Arc::new(LinkState::new(link, member.state.clone(), handle.clone(), worker));
-        member.add_link(Linked { state, number: hello.link, peer: handle.peer(), since: now, released: false });
+        let state = LinkState::new(link, member.state.clone(), handle.clone(), worker).preferred(hello.preference);
+        member.add_link(Linked {
+            state: Arc::new(state),
+            number: hello.link,
+            transport: handle.transport(),
+            peer: handle.peer(),
+            identity: identity.clone(),
+            since: now,
+            released: false,
+        });
         let accepted =
             Accepted { lease: member.state.lease().clone(), revision: member.revision, links: self.settings.links() };
         let instance = member.state.clone();

@@ -6,8 +6,9 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use router_common::frame::{CloseCode, RefusedEndpoint};
+use router_common::frame::{CloseCode, Hello, RefusedEndpoint};
 use router_common::identity::{Identity, Incarnation};
+use router_common::limits;
 
 use super::catalogue::OfferedSet;
 use crate::routing::instance::{InstanceState, LinkState};
@@ -17,7 +18,9 @@ use crate::routing::outlier::Circuit;
 pub(super) struct Member<H> {
     pub(super) state: Arc<InstanceState>,
     pub(super) incarnation: Incarnation,
-    pub(super) identity: Identity,
+    /// Who it has proved to be: as the first link did, and as others did that came another way. No more than it may have
+    /// links.
+    identities: Vec<Identity>,
     pub(super) tier: u16,
     pub(super) since: Instant,
     links: Vec<Linked<H>>,
@@ -37,13 +40,23 @@ pub(super) struct Member<H> {
 /// One link of an instance.
 pub(super) struct Linked<H> {
     pub(super) state: Arc<LinkState<H>>,
-    /// As HELLO numbers it.
+    /// As HELLO numbers it, among those of its preference.
     pub(super) number: u16,
+    pub(super) transport: &'static str,
     /// Transport and address, for lists.
     pub(super) peer: String,
+    /// Who was proved to be at its other end.
+    pub(super) identity: Identity,
     pub(super) since: Instant,
     /// The service was asked to replace it, because this node was about to leave.
     pub(super) released: bool,
+}
+
+impl<H> Linked<H> {
+    /// What it is known by within its instance: one that comes with the same takes its place.
+    pub(super) fn berth(&self) -> (u8, u16) {
+        (self.state.preference(), self.number)
+    }
 }
 
 /// A link that belongs to no instance any more and may end as soon as it is idle.
@@ -65,7 +78,7 @@ impl<H> Member<H> {
         Self {
             state,
             incarnation,
-            identity,
+            identities: vec![identity],
             tier,
             since,
             links: Vec::new(),
@@ -82,6 +95,22 @@ impl<H> Member<H> {
         &self.links
     }
 
+    /// Who it proved to be first.
+    pub(super) fn identity(&self) -> Option<&Identity> {
+        self.identities.first()
+    }
+
+    /// Whether a link comes from its own process, as far as can be proved: on each way all links prove the same.
+    pub(super) fn may_be(&self, identity: &Identity, hello: &Hello) -> bool {
+        let mut of_way = self.links.iter().filter(|linked| linked.state.preference() == hello.preference);
+        self.incarnation == hello.incarnation && of_way.all(|linked| linked.identity == *identity)
+    }
+
+    /// Whether any of its links has proved to be this.
+    pub(super) fn has_been(&self, identity: &Identity) -> bool {
+        self.identities.contains(identity)
+    }
+
     /// Notes that the service is asked to replace all its links.
     pub(super) fn release(&mut self) {
         for linked in &mut self.links {
@@ -94,9 +123,12 @@ impl<H> Member<H> {
     }
 
     pub(super) fn add_link(&mut self, linked: Linked<H>) {
+        if !self.has_been(&linked.identity) && self.identities.len() < usize::from(limits::LINKS) {
+            self.identities.push(linked.identity.clone());
+        }
         self.links.push(linked);
         // The order of arrival means nothing.
-        self.links.sort_by_key(|linked| linked.number);
+        self.links.sort_by_key(Linked::berth);
         self.links_changed();
     }
 
@@ -125,9 +157,14 @@ impl<H> Member<H> {
         self.state.set_silent(all(LinkState::is_silent));
     }
 
-    /// The mean of what its links measured.
+    /// The mean of what the links measured that serve now: those of the preferred way that is there.
     pub(super) fn mean_round_trip(&self) -> Option<Duration> {
-        let known = || self.links.iter().filter_map(|linked| linked.state.round_trip());
+        let measured = || {
+            let links = self.links.iter().map(|linked| &linked.state).filter(|link| !link.is_draining());
+            links.filter_map(|link| Some((link.preference(), link.round_trip()?)))
+        };
+        let preferred = measured().map(|(preference, _)| preference).min()?;
+        let known = || measured().filter(|(preference, _)| *preference == preferred).map(|(_, average)| average);
         known().sum::<Duration>().checked_div(u32::try_from(known().count()).ok()?)
     }
 

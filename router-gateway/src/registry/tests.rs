@@ -1,5 +1,7 @@
 //! The registry as services and requests see it: joins, conflicts, supersession, versions, losses.
 
+mod ways;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::atomic::AtomicBool;
@@ -56,6 +58,10 @@ impl LinkHandle for Fake {
 
     fn peer(&self) -> String {
         "fake".into()
+    }
+
+    fn transport(&self) -> &'static str {
+        "fake"
     }
 }
 

@@ -57,9 +57,22 @@ pub struct InstanceView {
     pub load: u32,
     pub circuit: CircuitView,
     pub links: usize,
+    /// The ways that its links are on, the preferred one first.
+    pub ways: Vec<WayView>,
     pub endpoints: usize,
     pub refused: Vec<RefusedView>,
     pub connected_seconds: u64,
+}
+
+/// The links of an instance that are on one way to this gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WayView {
+    pub transport: &'static str,
+    /// The lower, the sooner its links are used.
+    pub preference: u8,
+    pub links: usize,
+    /// Those among them that drain.
+    pub draining: usize,
 }
 
 /// Whether requests reach an instance (SPEC 5, outlier ejection).
@@ -97,9 +110,14 @@ pub struct ConnectionView {
     pub service: String,
     pub version: String,
     pub instance: String,
-    /// As the instance numbers its links, from 0.
+    pub transport: &'static str,
+    /// Which of the instance's ways to this gateway it is on; the lower, the sooner it is used.
+    pub preference: u8,
+    /// As the instance numbers its links of this preference, from 0.
     pub link: u16,
     pub peer: String,
+    /// Who was proved to be at its other end.
+    pub identity: String,
     /// The worker that drives it.
     pub worker: usize,
     pub draining: bool,
@@ -108,6 +126,23 @@ pub struct ConnectionView {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub round_trip_ms: Option<f64>,
     pub connected_seconds: u64,
+}
+
+fn ways<H>(member: &super::Member<H>) -> Vec<WayView> {
+    let mut ways: Vec<WayView> = Vec::new();
+    for linked in member.links() {
+        let (transport, preference) = (linked.transport, linked.state.preference());
+        let is_same = |way: &&mut WayView| (way.transport, way.preference) == (transport, preference);
+        let draining = usize::from(linked.state.is_draining());
+        match ways.iter_mut().find(is_same) {
+            Some(way) => {
+                way.links += 1;
+                way.draining += draining;
+            }
+            None => ways.push(WayView { transport, preference, links: 1, draining }),
+        }
+    }
+    ways
 }
 
 fn milliseconds(duration: Duration) -> f64 {
@@ -181,7 +216,7 @@ impl<H: LinkHandle> Registry<H> {
                 version: instance.version.to_string(),
                 region: instance.region.to_string(),
                 id: instance.id.to_string(),
-                identity: member.identity.to_string(),
+                identity: member.identity().map(ToString::to_string).unwrap_or_default(),
                 health: state.health(),
                 silent: state.fitness().is_silent(),
                 routable: state.is_routable(),
@@ -193,6 +228,7 @@ impl<H: LinkHandle> Registry<H> {
                 load: state.load(),
                 circuit: self.circuit(member, now),
                 links: member.links().len(),
+                ways: ways(member),
                 endpoints: member.set.as_ref().map_or(0, |set| set.offers.len().saturating_sub(member.refused.len())),
                 refused: refused.collect(),
                 connected_seconds: now.saturating_duration_since(member.since).as_secs(),
@@ -201,7 +237,7 @@ impl<H: LinkHandle> Registry<H> {
         books.members_in_order().into_iter().map(view).collect()
     }
 
-    /// All links of live instances, by service, version, instance and number.
+    /// All links of live instances, by service, version, instance, preference and number.
     #[must_use]
     pub fn connections(&self, now: Instant) -> Vec<ConnectionView> {
         let books = self.books();
@@ -212,8 +248,11 @@ impl<H: LinkHandle> Registry<H> {
                 service: instance.service.to_string(),
                 version: instance.version.to_string(),
                 instance: instance.id.to_string(),
+                transport: linked.transport,
+                preference: linked.state.preference(),
                 link: linked.number,
                 peer: linked.peer.clone(),
+                identity: linked.identity.to_string(),
                 worker: linked.state.worker(),
                 draining: linked.state.is_draining(),
                 silent: linked.state.is_silent(),

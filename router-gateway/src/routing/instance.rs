@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use router_common::frame::HealthStatus;
@@ -382,17 +382,36 @@ pub struct LinkState<H> {
     handle: H,
     /// The worker that drives it; requests of that worker prefer it, so that they never change threads.
     worker: usize,
-    draining: AtomicBool,
-    silent: AtomicBool,
+    /// Which of several ways to this gateway it is on: the lowest is used as long as it can be.
+    preference: u8,
+    /// What speaks against it, the worst in the highest bit.
+    against: AtomicU8,
     /// Moving average in nanoseconds; [`UNKNOWN`] until the first heartbeat is back.
     round_trip: AtomicU64,
 }
 
+/// What speaks against a link, in [`LinkState::against`].
+mod against {
+    /// No streams are opened on it any more.
+    pub(super) const DRAINING: u8 = 0b100;
+    /// The service's first heartbeat on it is not acknowledged yet.
+    pub(super) const NEW: u8 = 0b010;
+    /// Nothing was heard on it for `degraded_after`.
+    pub(super) const SILENT: u8 = 0b001;
+}
+
 impl<H> LinkState<H> {
+    /// A link on the way of the lowest preference; see [`LinkState::preferred`].
     #[must_use]
     pub const fn new(id: LinkId, instance: Arc<InstanceState>, handle: H, worker: usize) -> Self {
-        let (draining, silent) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { id, instance, handle, worker, draining, silent, round_trip: AtomicU64::new(UNKNOWN) }
+        let (against, round_trip) = (AtomicU8::new(against::NEW), AtomicU64::new(UNKNOWN));
+        Self { id, instance, handle, worker, preference: 0, against, round_trip }
+    }
+
+    /// The same on the way of this preference, the lower the better.
+    #[must_use]
+    pub fn preferred(self, preference: u8) -> Self {
+        Self { preference, ..self }
     }
 
     #[must_use]
@@ -415,16 +434,29 @@ impl<H> LinkState<H> {
         self.worker
     }
 
+    /// Which of several ways to this gateway it is on, the lower the better.
+    #[must_use]
+    pub const fn preference(&self) -> u8 {
+        self.preference
+    }
+
     /// Whether no streams are opened on it any more.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.is(against::DRAINING)
     }
 
     /// Whether nothing was heard on it for `degraded_after`.
     #[must_use]
     pub fn is_silent(&self) -> bool {
-        self.silent.load(Ordering::Relaxed)
+        self.is(against::SILENT)
+    }
+
+    /// How much is to be said against using it for a request of this worker: the least is the best. First whether it can be
+    /// used at all, then the service's preference, then whether the request would change threads.
+    fn rank(&self, worker: usize) -> u32 {
+        let against = self.against.load(Ordering::Relaxed);
+        u32::from(against) << 16 | u32::from(self.preference) << 8 | u32::from(self.worker != worker)
     }
 
     /// The moving average of round trips on this link; `None` before the first.
@@ -437,12 +469,29 @@ impl<H> LinkState<H> {
         self.round_trip.store(nanoseconds(average), Ordering::Relaxed);
     }
 
+    /// The service's first heartbeat on it is acknowledged.
+    pub fn set_routable(&self) {
+        self.set(against::NEW, false);
+    }
+
     pub fn set_draining(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.set(against::DRAINING, true);
     }
 
     pub fn set_silent(&self, silent: bool) {
-        self.silent.store(silent, Ordering::Relaxed);
+        self.set(against::SILENT, silent);
+    }
+
+    fn is(&self, bit: u8) -> bool {
+        self.against.load(Ordering::Relaxed) & bit != 0
+    }
+
+    fn set(&self, bit: u8, on: bool) {
+        if on {
+            self.against.fetch_or(bit, Ordering::Relaxed);
+        } else {
+            self.against.fetch_and(!bit, Ordering::Relaxed);
+        }
     }
 }
 
@@ -451,6 +500,7 @@ impl<H> fmt::Debug for LinkState<H> {
         f.debug_struct("LinkState")
             .field("id", &self.id)
             .field("worker", &self.worker)
+            .field("preference", &self.preference)
             .field("draining", &self.is_draining())
             .field("silent", &self.is_silent())
             .finish_non_exhaustive()
@@ -468,8 +518,8 @@ pub struct Candidate<H> {
 }
 
 impl<H> Candidate<H> {
-    /// The link to use: if possible one that does not drain, was heard of lately, and is of the own worker, in this
-    /// order; among equals by turn; never one that was `tried` already where there are others. `None` if there are none.
+    /// The link to use: if possible one that does not drain, works, was heard of lately, is on the way that the service
+    /// prefers, and is of the own worker, in this order; among equals by turn; never one that was `tried` already where there are others. `None` if there are none.
     /// All drain only if they have begun to since the instance was looked at: then they refuse the request, and it goes
     /// elsewhere unseen.
     #[must_use]
@@ -477,7 +527,7 @@ impl<H> Candidate<H> {
         if let [only] = &*self.links {
             return Some(ChosenLink { link: only, next_turn: None });
         }
-        let rank = |link: &LinkState<H>| (link.is_draining(), link.is_silent(), link.worker != worker);
+        let rank = |link: &LinkState<H>| link.rank(worker);
         let links = || self.links.iter().enumerate().filter(|(_, link)| tried.is_empty() || !tried.contains(&link.id));
         let best = links().map(|(_, link)| rank(link)).min()?;
         let mut equals = links().filter(|(_, link)| rank(link) == best);
@@ -594,5 +644,36 @@ mod tests {
         assert_eq!(picked(1), Some(2));
         candidate.links[2].set_draining();
         assert_eq!(picked(1), Some(1), "one that has only just begun to drain refuses, unseen");
+    }
+
+    #[test]
+    fn a_link_of_the_preferred_way_is_used_as_long_as_it_works_and_again_when_it_does() {
+        let state = Arc::new(instance());
+        let link = |id, worker, preference| {
+            let link = LinkState::new(LinkId(id), state.clone(), (), worker).preferred(preference);
+            link.set_routable();
+            Arc::new(link)
+        };
+        let links = [link(0, 0, 1), link(1, 1, 1), link(2, 1, 0)];
+        let candidate = |links: &[Arc<LinkState<()>>]| Candidate {
+            instance: state.clone(),
+            tier: 0,
+            set: 0,
+            links: links.iter().cloned().collect(),
+        };
+        let picked =
+            |links: &[Arc<LinkState<()>>], worker| candidate(links).link(worker, &[]).map(|chosen| chosen.link.id().0);
+        assert_eq!(picked(&links, 0), Some(2), "whichever worker asks");
+        links[2].set_silent(true);
+        assert_eq!([picked(&links, 0), picked(&links, 1)], [Some(0), Some(1)]);
+        links[2].set_silent(false);
+        assert_eq!(picked(&links, 0), Some(2));
+        links[2].set_draining();
+        assert_eq!(picked(&links, 0), Some(0));
+        let new = Arc::new(LinkState::new(LinkId(3), state.clone(), (), 0));
+        let links = [links[0].clone(), new.clone()];
+        assert_eq!(picked(&links, 0), Some(0), "the better one has not shown that it works");
+        new.set_routable();
+        assert_eq!(picked(&links, 0), Some(3));
     }
 }
