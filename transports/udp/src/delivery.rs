@@ -125,6 +125,7 @@ mod tests {
             heartbeat_ms: 1000,
             links: 1,
             revision: 0,
+            incarnation: None,
             proof: None,
         })))
     }
