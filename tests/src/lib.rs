@@ -1,55 +1,24 @@
-//! Scenarios over the whole road, on every transport: a stage to put services on, and a client to ask with.
+//! What the integration tests share: the transports of this workspace, and what the conformance suite has for scenarios.
 
-pub mod client;
+pub mod carriers;
 pub mod reference;
-pub mod services;
-pub mod stage;
-pub mod tunnels;
 
-use std::future::Future;
-use std::time::Duration;
+pub use router_conformance::{client, eventually, matrix, services, sockets, stage, within};
 
-/// The longest that anything here may take.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Waits for something that is certain to come.
-///
-/// # Panics
-/// When it does not come.
-pub async fn within<T>(what: &str, wait: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, wait).await {
-        Ok(value) => value,
-        Err(_) => panic!("{what}: not within {PATIENCE:?}"),
-    }
-}
-
-/// Asks again and again until the answer is yes.
-///
-/// # Panics
-/// When it never is.
-pub async fn eventually(what: &str, mut ask: impl AsyncFnMut() -> bool) {
-    let mut turns = tokio::time::interval(Duration::from_millis(10));
-    within(what, async {
-        while !ask().await {
-            turns.tick().await;
-        }
-    })
-    .await;
-}
-
-/// Makes tests of scenarios, `async fn(Transport)`: one for each transport.
+/// Makes tests of scenarios, `async fn(Transport)`, for a carrier of each kind: values, and bytes. What concerns the
+/// transports themselves is in the conformance suite.
 #[macro_export]
 macro_rules! on_every_transport {
     ($($scenario:ident,)+) => {
-        $crate::on_every_transport! { @ in_memory InMemory $($scenario)+ }
-        $crate::on_every_transport! { @ tcp Tcp $($scenario)+ }
+        $crate::on_every_transport! { @ in_memory IN_MEMORY $($scenario)+ }
+        $crate::on_every_transport! { @ tcp TCP $($scenario)+ }
     };
     (@ $module:ident $transport:ident $($scenario:ident)+) => {
         mod $module {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $scenario() {
-                    let scenario = super::$scenario($crate::stage::Transport::$transport);
+                    let scenario = super::$scenario($crate::carriers::$transport);
                     $crate::within(stringify!($scenario), scenario).await;
                 }
             )+

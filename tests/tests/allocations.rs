@@ -8,7 +8,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use integration_tests::stage::{Stage, Transport};
+use integration_tests::carriers::{self, Transport};
+use integration_tests::stage::Stage;
 use integration_tests::within;
 use microservice_sdk::{Microservice, endpoint, endpoints};
 use tokio::sync::oneshot;
@@ -22,8 +23,8 @@ const WARM_UP: u32 = 500;
 /// The most that a small GET may allocate on each side, on average. What is reached is a little less; each more than
 /// that is one that somebody added to every request, and should be for a reason worth raising this.
 const MOST: [(Transport, Sides<f64>); 2] = [
-    (Transport::Tcp, Sides { gateway: 10.5, service: 3.5 }),
-    (Transport::InMemory, Sides { gateway: 10.5, service: 3.5 }),
+    (carriers::TCP, Sides { gateway: 10.5, service: 3.5 }),
+    (carriers::IN_MEMORY, Sides { gateway: 10.5, service: 3.5 }),
 ];
 
 #[derive(Clone, Copy, Debug)]

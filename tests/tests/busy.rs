@@ -5,7 +5,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
-use integration_tests::stage::{Stage, Transport};
+use integration_tests::carriers::Transport;
+use integration_tests::stage::Stage;
 use integration_tests::{eventually, on_every_transport, within};
 use microservice_sdk::{Microservice, Route, Running};
 use tokio::runtime::Runtime;

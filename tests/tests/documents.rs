@@ -5,9 +5,10 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use integration_tests::carriers;
 use integration_tests::reference;
 use integration_tests::services::one;
-use integration_tests::stage::{Stage, Transport};
+use integration_tests::stage::Stage;
 use router_common::problem::ProblemCode;
 use router_config::{MicroserviceConfig, Sources, load, schema_for_microservice, schema_for_router};
 use router_gateway::settings::{Settings, Transports};
@@ -51,6 +52,11 @@ fn the_configuration_reference_lists_every_key() {
 }
 
 #[test]
+fn the_capability_matrix_is_what_the_transports_say() {
+    check("docs/TRANSPORTS.md", "matrix", &integration_tests::matrix(carriers::ALL));
+}
+
+#[test]
 fn every_problem_code_is_listed_with_its_status() {
     let mut table = "| code | status | |\n|---|---|---|\n".to_owned();
     for code in ProblemCode::ALL {
@@ -61,7 +67,7 @@ fn every_problem_code_is_listed_with_its_status() {
 
 #[tokio::test]
 async fn every_metric_is_listed() {
-    let stage = Stage::new(Transport::InMemory).await;
+    let stage = Stage::new(carriers::IN_MEMORY).await;
     let _service = stage.join(one("measured", "1.0.0", "/measured", "once")).await;
     stage.client().get("/measured").await;
     let answer = stage.admin().get("/metrics").await;

@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use http::StatusCode;
+use integration_tests::carriers::{self, Transport};
 use integration_tests::services::{one, orders};
-use integration_tests::stage::{Stage, Transport};
+use integration_tests::stage::Stage;
 use integration_tests::{eventually, on_every_transport, within};
 use router_common::frame::CloseCode;
 use router_link::Handle;
@@ -126,7 +127,7 @@ async fn connections(stage: &Stage) -> Vec<usize> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn client_connections_are_spread_evenly_over_workers() {
-    let stage = Stage::with_workers(Transport::Tcp, 4).await;
+    let stage = Stage::with_workers(carriers::TCP, 4).await;
     let _orders = stage.join(orders("1.0.0")).await;
     let mut clients = open(&stage, 64).await;
     let spread = connections(&stage).await;
@@ -146,7 +147,7 @@ async fn client_connections_are_spread_evenly_over_workers() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_come_at_once_are_spread_too() {
-    let stage = Stage::with_workers(Transport::Tcp, 4).await;
+    let stage = Stage::with_workers(carriers::TCP, 4).await;
     let _orders = stage.join(orders("1.0.0")).await;
     let opened = futures_util::future::join_all((0..64).map(|_| open(&stage, 1))).await;
     let spread = connections(&stage).await;

@@ -1,9 +1,11 @@
 //! A request's way to a handler and back: bodies, versions, methods, problems.
 
 use http::{Method, StatusCode};
-use integration_tests::services::{Order, one, orders};
-use integration_tests::stage::{Stage, Transport};
-use integration_tests::{eventually, on_every_transport};
+
+use crate::carrier::Transport;
+use crate::scenario::list;
+use crate::services::{Order, orders};
+use crate::stage::Stage;
 
 async fn a_handler_answers_over_http_1_and_2(transport: Transport) {
     let stage = Stage::new(transport).await;
@@ -116,25 +118,10 @@ async fn a_handler_sees_the_client_and_no_hop_by_hop_fields(transport: Transport
     assert_eq!(value("host"), Some(stage.http().to_string().as_str()));
 }
 
-async fn a_service_appears_and_disappears_with_its_link(transport: Transport) {
-    let stage = Stage::new(transport).await;
-    let client = stage.client();
-    assert_eq!(client.get("/here").await.problem(), "route_not_found");
-    let running = stage.join(one("here", "1.0.0", "/here", "yes")).await;
-    assert_eq!(client.get("/here").await.body, "yes");
-    running.shutdown().await.unwrap();
-    // Withdrawn, so it is as if it had never been, once the gateway has read that its link is closed.
-    let gone = async || client.get("/here").await.problem() == "route_not_found";
-    eventually("the route's end", gone).await;
-    let _again = stage.join(one("here", "1.0.1", "/here", "again")).await;
-    assert_eq!(client.get("/here").await.body, "again");
-}
-
-on_every_transport! {
-    a_handler_answers_over_http_1_and_2,
-    a_version_is_selected_by_its_header_and_by_nothing_else,
-    what_is_not_there_is_told_from_what_is_asked_wrongly,
-    problems_have_one_shape_whoever_tells_them,
-    a_handler_sees_the_client_and_no_hop_by_hop_fields,
-    a_service_appears_and_disappears_with_its_link,
+list! {
+    a_handler_answers_over_http_1_and_2 => Nothing,
+    a_version_is_selected_by_its_header_and_by_nothing_else => Nothing,
+    what_is_not_there_is_told_from_what_is_asked_wrongly => Nothing,
+    problems_have_one_shape_whoever_tells_them => Nothing,
+    a_handler_sees_the_client_and_no_hop_by_hop_fields => Nothing,
 }

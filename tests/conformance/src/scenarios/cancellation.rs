@@ -9,11 +9,14 @@ use futures_util::{StreamExt as _, stream};
 use http::{Method, Request, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
-use integration_tests::client::Client;
-use integration_tests::stage::{Stage, Transport};
-use integration_tests::{eventually, on_every_transport, within};
 use microservice_sdk::{Body, Cancellation, Chunks, IntoResponse, Microservice, Path, Reason, Route};
 use tokio::sync::{Semaphore, mpsc};
+
+use crate::carrier::Transport;
+use crate::client::Client;
+use crate::scenario::list;
+use crate::stage::Stage;
+use crate::{eventually, within};
 
 /// What a handler saw of its own end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -298,13 +301,13 @@ async fn a_service_whose_grace_is_over_loses_what_is_left(transport: Transport) 
     }
 }
 
-on_every_transport! {
-    a_client_that_leaves_is_told_as_such,
-    a_deadline_is_told_as_such,
-    a_body_over_a_limit_is_told_as_such,
-    a_response_that_falls_silent_is_cut_and_its_service_told,
-    a_reader_that_leaves_a_response_is_told_as_such,
-    a_failure_in_a_body_reaches_the_client_as_a_break,
-    a_gateway_whose_grace_is_over_says_shutdown,
-    a_service_whose_grace_is_over_loses_what_is_left,
+list! {
+    a_client_that_leaves_is_told_as_such => Streaming,
+    a_deadline_is_told_as_such => Streaming,
+    a_body_over_a_limit_is_told_as_such => Streaming,
+    a_response_that_falls_silent_is_cut_and_its_service_told => Streaming,
+    a_reader_that_leaves_a_response_is_told_as_such => Streaming,
+    a_failure_in_a_body_reaches_the_client_as_a_break => Streaming,
+    a_gateway_whose_grace_is_over_says_shutdown => Streaming,
+    a_service_whose_grace_is_over_loses_what_is_left => Streaming,
 }

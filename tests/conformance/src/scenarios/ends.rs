@@ -1,11 +1,14 @@
 //! How requests end before their answer: the client leaves, the time is over, somebody stops.
 
 use http::{Method, StatusCode};
-use integration_tests::services::{Witness, one};
-use integration_tests::stage::{Stage, Transport};
-use integration_tests::{eventually, on_every_transport, within};
 use microservice_sdk::StartError;
 use tokio::sync::watch;
+
+use crate::carrier::Transport;
+use crate::scenario::list;
+use crate::services::{Witness, one, orders};
+use crate::stage::Stage;
+use crate::{eventually, within};
 
 async fn a_client_that_leaves_ends_the_handler(transport: Transport) {
     let stage = Stage::new(transport).await;
@@ -156,29 +159,41 @@ async fn a_superseded_process_answers_what_it_has_begun_and_ends(transport: Tran
     clients.stop().await;
 }
 
-on_every_transport! {
-    a_client_that_leaves_ends_the_handler,
-    a_deadline_is_a_504_and_ends_the_handler,
-    a_client_may_ask_for_less_time,
-    a_service_that_stops_answers_what_it_has_begun,
-    a_gateway_that_stops_answers_what_it_has_begun,
-    a_rolling_restart_loses_no_request,
-    a_superseded_process_answers_what_it_has_begun_and_ends,
-}
-
 /// A service with two gateways: one of them restarts, and who asks the other one does not notice.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_that_leaves_and_comes_back_concerns_nobody_at_the_other() {
-    let (staying, leaving) = (Stage::new(Transport::Tcp).await, Stage::new(Transport::Tcp).await);
-    let service = one("rolling", "1.0.0", "/rolling", "still here").gateway(staying.url()).gateway(leaving.url());
+async fn a_gateway_that_leaves_and_comes_back_concerns_nobody_at_the_other(transport: Transport) {
+    let (staying, leaving) = (Stage::new(transport).await, Stage::new(transport).await);
+    let service = leaving.connect(staying.connect(one("rolling", "1.0.0", "/rolling", "still here")));
     let mut running = service.start().unwrap();
     within("both take it", running.ready()).await.unwrap();
     let clients = Clients::start(&staying);
-    let tcp = leaving.tcp();
+    let place = leaving.place();
     within("it ends", leaving.gateway.shutdown()).await;
-    let back = Stage::again(Transport::Tcp, tcp).await;
+    let back = Stage::again(transport, place).await;
     eventually("the service has come back", async || back.client().get("/rolling").await.status == StatusCode::OK)
         .await;
     clients.stop().await;
     within("the service ends", running.shutdown()).await.unwrap();
+}
+
+async fn a_service_comes_back_to_a_gateway_that_was_restarted(transport: Transport) {
+    let stage = Stage::new(transport).await;
+    let _orders = stage.join(orders("1.0.0")).await;
+    assert_eq!(stage.client().get("/orders/7").await.status, StatusCode::OK);
+    let place = stage.place();
+    within("the gateway ends", stage.gateway.shutdown()).await;
+    let again = Stage::again(transport, place).await;
+    let client = again.client();
+    eventually("the service is back", async || client.get("/orders/7").await.status == StatusCode::OK).await;
+}
+
+list! {
+    a_client_that_leaves_ends_the_handler => Nothing,
+    a_deadline_is_a_504_and_ends_the_handler => Nothing,
+    a_client_may_ask_for_less_time => Nothing,
+    a_service_that_stops_answers_what_it_has_begun => Nothing,
+    a_gateway_that_stops_answers_what_it_has_begun => Nothing,
+    a_rolling_restart_loses_no_request => Nothing,
+    a_superseded_process_answers_what_it_has_begun_and_ends => Nothing,
+    a_gateway_that_leaves_and_comes_back_concerns_nobody_at_the_other => Nothing,
+    a_service_comes_back_to_a_gateway_that_was_restarted => Nothing,
 }

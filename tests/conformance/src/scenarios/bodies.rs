@@ -5,11 +5,15 @@ use futures_util::stream;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
-use integration_tests::services::{Witness, orders};
-use integration_tests::stage::{Stage, Transport};
-use integration_tests::{on_every_transport, within};
-use microservice_sdk::Body;
+use microservice_sdk::{Body, Microservice, Route};
+use router_common::limits;
 use tokio::sync::watch;
+
+use crate::carrier::Transport;
+use crate::scenario::list;
+use crate::services::{Witness, orders};
+use crate::stage::Stage;
+use crate::within;
 
 /// A body of pieces, and trailers if there are any.
 fn pieces(pieces: Vec<Bytes>, trailers: Option<HeaderMap>) -> Body {
@@ -20,6 +24,27 @@ fn pieces(pieces: Vec<Bytes>, trailers: Option<HeaderMap>) -> Body {
 /// No two pieces of it are alike.
 fn octets(length: usize) -> Bytes {
     (0..length).map(|at| (at ^ (at >> 8) ^ (at >> 16).wrapping_mul(31)) as u8).collect()
+}
+
+/// From nothing to more than all windows, as far as the transport goes.
+async fn bodies_of_every_size_class_come_back_exact(transport: Transport) {
+    let stage = Stage::with(transport, "limits: { max_request_bytes_per_call: 16MiB }").await;
+    let mirror = |body: Bytes| async move { body };
+    let mirror = Microservice::new("mirror", "1.0.0")
+        .route(Route::new(Method::POST, "/mirror").max_request_bytes(16 << 20), mirror);
+    let _mirror = stage.join(mirror).await;
+    let able = transport.capabilities();
+    let frame = able.max_frame.min(limits::FRAME_PAYLOAD_BYTES) as usize;
+    let most = if able.streaming { usize::MAX } else { frame / 2 };
+    let classes = [0, 1, 100, 500, frame / 2, 16_383, 16_384, 16_385, frame - 200, frame, frame + 1, 1 << 20, 10 << 20];
+    for client in [stage.client(), stage.http2()] {
+        for length in classes.into_iter().filter(|length| *length <= most) {
+            let sent = octets(length);
+            let answer = client.post("/mirror", sent.clone()).await;
+            assert_eq!((answer.status, answer.body.len()), (StatusCode::OK, length));
+            assert!(answer.body == sent, "{length} octets came back otherwise");
+        }
+    }
 }
 
 async fn a_mebibyte_comes_back_byte_by_byte(transport: Transport) {
@@ -133,11 +158,12 @@ async fn a_body_that_was_cut_never_looks_complete(transport: Transport) {
     }
 }
 
-on_every_transport! {
-    a_mebibyte_comes_back_byte_by_byte,
-    many_bodies_at_once_do_not_mix,
-    an_answer_begins_before_its_request_has_ended,
-    trailers_pass_in_both_directions,
-    a_body_over_the_limit_is_refused_announced_or_not,
-    a_body_that_was_cut_never_looks_complete,
+list! {
+    bodies_of_every_size_class_come_back_exact => Nothing,
+    a_mebibyte_comes_back_byte_by_byte => Streaming,
+    many_bodies_at_once_do_not_mix => Streaming,
+    an_answer_begins_before_its_request_has_ended => Streaming,
+    trailers_pass_in_both_directions => Streaming,
+    a_body_over_the_limit_is_refused_announced_or_not => Streaming,
+    a_body_that_was_cut_never_looks_complete => Streaming,
 }

@@ -5,11 +5,14 @@ use std::convert::Infallible;
 use futures_util::stream;
 use http::{HeaderMap, Method};
 use http_body_util::BodyExt as _;
-use integration_tests::services::Witness;
-use integration_tests::stage::{Stage, Transport};
-use integration_tests::{on_every_transport, within};
 use microservice_sdk::{Event, Microservice, Route, Sse};
 use tokio::sync::watch;
+
+use crate::carrier::Transport;
+use crate::scenario::list;
+use crate::services::Witness;
+use crate::stage::Stage;
+use crate::within;
 
 /// `GET /events`: one event for each number that is said, from the one behind `Last-Event-ID`.
 fn service(numbers: &watch::Sender<u32>, witness: &Witness) -> Microservice {
@@ -60,6 +63,6 @@ async fn an_event_arrives_while_the_stream_goes_on(transport: Transport) {
     }
 }
 
-on_every_transport! {
-    an_event_arrives_while_the_stream_goes_on,
+list! {
+    an_event_arrives_while_the_stream_goes_on => Streaming,
 }

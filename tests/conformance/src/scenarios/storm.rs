@@ -10,12 +10,15 @@ use futures_util::stream;
 use http::{Method, Request, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
-use integration_tests::client::Client;
-use integration_tests::stage::{Stage, Transport};
-use integration_tests::{eventually, on_every_transport};
 use microservice_sdk::{Body, Microservice, Route};
 use router_common::testing::Random;
 use tokio::task::{JoinSet, yield_now};
+
+use crate::carrier::Transport;
+use crate::client::Client;
+use crate::eventually;
+use crate::scenario::list;
+use crate::stage::Stage;
 
 /// So many that every point at which a request can be left is left at many times, and no more than an unoptimized build does in
 /// seconds.
@@ -153,6 +156,6 @@ async fn a_storm_of_cancellations_leaves_nothing_behind(transport: Transport) {
     assert!(work.most() <= LEASE as usize);
 }
 
-on_every_transport! {
-    a_storm_of_cancellations_leaves_nothing_behind,
+list! {
+    a_storm_of_cancellations_leaves_nothing_behind => Streaming,
 }

@@ -1,19 +1,19 @@
 //! Who is alive and who is not: silence, peers that read nothing, and what a service says of itself (SPEC 4, 5).
 
-use std::collections::VecDeque;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
-use integration_tests::stage::{Stage, Transport};
-use integration_tests::{eventually, on_every_transport, within};
 use microservice_sdk::{Health, HealthStatus, Microservice};
 use router_common::frame::Frame;
-use router_link::{BoxFuture, BoxLink, Capabilities, Connector, DetachedLink, Link, LinkError, PeerInfo};
 use serde_json::Value;
-use transport_tcp::TcpConnector;
+
+use crate::carrier::Transport;
+use crate::meddle::meddling;
+use crate::scenario::list;
+use crate::stage::Stage;
+use crate::{eventually, within};
 
 const HEALTH: &str = "health: { heartbeat: 200ms, degraded_after: 500ms, dead_after: 1500ms }";
 
@@ -74,59 +74,11 @@ async fn a_frozen_service_is_degraded_then_dead_and_welcome_again(transport: Tra
     runtime.shutdown_background();
 }
 
-/// A connector whose links never answer a heartbeat, and are well otherwise.
-struct Deaf<C>(C);
-
-struct DeafLink(BoxLink);
-
-impl<C: Connector> Connector for Deaf<C> {
-    fn connect(&self) -> BoxFuture<'_, Result<BoxLink, LinkError>> {
-        Box::pin(async { Ok(Box::new(DeafLink(self.0.connect().await?)) as BoxLink) })
-    }
-
-    fn target(&self) -> &str {
-        self.0.target()
-    }
-}
-
-impl Link for DeafLink {
-    fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
-    }
-
-    fn peer(&self) -> &PeerInfo {
-        self.0.peer()
-    }
-
-    fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut Vec<Frame>) -> Poll<Result<(), LinkError>> {
-        self.0.poll_recv(cx, into)
-    }
-
-    fn poll_send(&mut self, cx: &mut Context<'_>, frames: &mut VecDeque<Frame>) -> Poll<Result<(), LinkError>> {
-        frames.retain(|frame| !matches!(frame, Frame::HeartbeatAck(_)));
-        self.0.poll_send(cx, frames)
-    }
-
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.poll_close(cx)
-    }
-
-    fn receiving_since(&self) -> Option<Instant> {
-        self.0.receiving_since()
-    }
-
-    fn detach(self: Box<Self>) -> Box<dyn DetachedLink> {
-        self.0.detach()
-    }
-}
-
 async fn a_peer_that_answers_no_heartbeat_is_dead_whatever_else_it_says(transport: Transport) {
     let stage = Stage::with(transport, HEALTH).await;
     let service = Microservice::new("deaf", "1.0.0").raw(Method::GET, "/quick", || async { "quick" });
-    let service = match transport {
-        Transport::InMemory => service.connector(Arc::new(Deaf(stage.gateway.in_memory()))),
-        Transport::Tcp => service.connector(Arc::new(Deaf(TcpConnector::new(stage.url()).unwrap()))),
-    };
+    let deaf = meddling(stage.connector(), |frames| frames.retain(|frame| !matches!(frame, Frame::HeartbeatAck(_))));
+    let service = stage.connect_by(service, deaf);
     let mut running = service.start().unwrap();
     within("the service is ready", running.ready()).await.unwrap();
     let (client, since) = (stage.client(), Instant::now());
@@ -175,8 +127,8 @@ async fn what_a_service_says_of_its_health_counts_at_once(transport: Transport) 
     eventually("the degraded one serves again", async || client.get("/who").await.body == "one").await;
 }
 
-on_every_transport! {
-    a_frozen_service_is_degraded_then_dead_and_welcome_again,
-    a_peer_that_answers_no_heartbeat_is_dead_whatever_else_it_says,
-    what_a_service_says_of_its_health_counts_at_once,
+list! {
+    a_frozen_service_is_degraded_then_dead_and_welcome_again => Nothing,
+    a_peer_that_answers_no_heartbeat_is_dead_whatever_else_it_says => Nothing,
+    what_a_service_says_of_its_health_counts_at_once => Nothing,
 }

@@ -6,14 +6,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::{Method, StatusCode};
-use integration_tests::services::Witness;
-use integration_tests::stage::{Stage, Transport};
-use integration_tests::tunnels::{BOTH, By, Http2, head, websocket};
-use integration_tests::{eventually, on_every_transport, within};
 use microservice_sdk::websocket::{CloseCode, CloseFrame, Message};
 use microservice_sdk::{Microservice, Tunnel, TunnelStream, WebSocketUpgrade};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+
+use crate::carrier::Transport;
+use crate::scenario::list;
+use crate::services::Witness;
+use crate::sockets::{BOTH, By, Http2, head, websocket};
+use crate::stage::Stage;
+use crate::{eventually, within};
 
 const MIB: usize = 1024 * 1024;
 
@@ -255,7 +258,7 @@ async fn a_reader_that_stops_stops_nobody_else(transport: Transport) {
     let (mut beside, mut elsewhere) =
         (client.open("/echo", "echo/1").await, By::Upgrade.open(stage.http(), "/echo", "echo/1").await);
     let sent = vec![3; MIB];
-    for stream in [&mut beside as &mut dyn integration_tests::tunnels::Bidirectional, &mut *elsewhere] {
+    for stream in [&mut beside as &mut dyn crate::sockets::Bidirectional, &mut *elsewhere] {
         let (mut reading, mut writing) = tokio::io::split(stream);
         let writes = async {
             writing.write_all(&sent).await.unwrap();
@@ -389,17 +392,17 @@ async fn handlers_that_hold_tunnels_hold_their_slots(transport: Transport) {
     drop(one);
 }
 
-on_every_transport! {
-    websocket_messages_come_back,
-    a_subprotocol_is_chosen_and_told,
-    any_protocol_passes_and_half_a_close_is_half_a_close,
-    what_follows_the_request_at_once_is_the_tunnels,
-    what_is_no_tunnel_is_answered_as_what_it_is,
-    more_than_all_windows_comes_back_exact,
-    a_reader_that_stops_stops_nobody_else,
-    a_client_that_vanishes_ends_the_handler,
-    a_tunnel_that_is_cut_looks_cut,
-    a_tunnel_on_which_nothing_moves_is_ended,
-    a_gateway_that_stops_lets_tunnels_have_its_grace,
-    handlers_that_hold_tunnels_hold_their_slots,
+list! {
+    websocket_messages_come_back => Streaming,
+    a_subprotocol_is_chosen_and_told => Streaming,
+    any_protocol_passes_and_half_a_close_is_half_a_close => Streaming,
+    what_follows_the_request_at_once_is_the_tunnels => Streaming,
+    what_is_no_tunnel_is_answered_as_what_it_is => Streaming,
+    more_than_all_windows_comes_back_exact => Streaming,
+    a_reader_that_stops_stops_nobody_else => Streaming,
+    a_client_that_vanishes_ends_the_handler => Streaming,
+    a_tunnel_that_is_cut_looks_cut => Streaming,
+    a_tunnel_on_which_nothing_moves_is_ended => Streaming,
+    a_gateway_that_stops_lets_tunnels_have_its_grace => Streaming,
+    handlers_that_hold_tunnels_hold_their_slots => Streaming,
 }
