@@ -1,0 +1,201 @@
+//! The gateways that a service hears of, and which of their queues to dial.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use lapin::message::Delivery;
+use lapin::types::ShortString;
+use router_common::session::Secrets;
+use router_link::{Discovered, Discovery, LinkError};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::DropGuard;
+
+use crate::announcement::{self, SOLICIT, Solicit, VERSION, WHO, Who};
+use crate::connector::NodeConnector;
+use crate::message::Header;
+use crate::station::{Role, Station, Up};
+
+/// Gateways that are remembered.
+const NODES: usize = 1024;
+/// Queues of one gateway that are remembered, the newest first: of processes that replace one another, above all.
+const QUEUES: usize = 4;
+/// A gateway that has not announced itself for so long, and with which there is no link, is gone: three announcements and
+/// a half.
+const GONE_AFTER: Duration = Duration::from_secs(35);
+/// Changes that wait to be taken; what comes beyond is told at the next announcement.
+const CHANGES: usize = 256;
+
+/// One gateway, as it announced itself.
+pub(crate) struct Node {
+    pub(crate) name: Arc<str>,
+    state: Mutex<NodeState>,
+    /// Links to it.
+    pub(crate) links: AtomicUsize,
+}
+
+struct NodeState {
+    /// The next one to dial first.
+    queues: VecDeque<ShortString>,
+    heard: Instant,
+}
+
+impl Node {
+    fn new(name: &str) -> Self {
+        let state = NodeState { queues: VecDeque::new(), heard: Instant::now() };
+        Self { name: name.into(), state: Mutex::new(state), links: AtomicUsize::new(0) }
+    }
+
+    /// The queue to dial.
+    pub(crate) fn queue(&self) -> Option<ShortString> {
+        self.lock().queues.front().cloned()
+    }
+
+    /// It announced this queue; whether that is news.
+    fn hear(&self, queue: &str) -> bool {
+        let mut state = self.lock();
+        state.heard = Instant::now();
+        if state.queues.iter().any(|known| known.as_str() == queue) {
+            return false;
+        }
+        state.queues.push_front(queue.into());
+        state.queues.truncate(QUEUES);
+        true
+    }
+
+    /// This queue is gone, or about to be.
+    pub(crate) fn forget(&self, queue: &str) {
+        self.lock().queues.retain(|known| known.as_str() != queue);
+    }
+
+    /// Nobody let us in there: another one comes first next time.
+    pub(crate) fn put_last(&self, queue: &str) {
+        let mut state = self.lock();
+        if state.queues.front().is_some_and(|first| first.as_str() == queue) {
+            state.queues.rotate_left(1);
+        }
+    }
+
+    fn forget_all(&self) {
+        self.lock().queues.clear();
+    }
+
+    fn is_gone(&self) -> bool {
+        self.links.load(Ordering::Acquire) == 0 && self.lock().heard.elapsed() >= GONE_AFTER
+    }
+
+    fn lock(&self) -> MutexGuard<'_, NodeState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Node({})", self.name)
+    }
+}
+
+/// What a service does at its place.
+pub(crate) struct ServiceRole {
+    pub(crate) station: Arc<Station>,
+    pub(crate) secrets: Secrets,
+    nodes: HashMap<Arc<str>, Arc<Node>>,
+    changes: mpsc::Sender<Result<Discovered, LinkError>>,
+}
+
+impl ServiceRole {
+    pub(crate) fn new(station: Arc<Station>, secrets: Secrets) -> (Self, RabbitDiscovery) {
+        let (changes, told) = mpsc::channel(CHANGES);
+        let guard = station.leaving.clone().drop_guard();
+        let role = Self { station, secrets, nodes: HashMap::new(), changes };
+        (role, RabbitDiscovery { told, _guard: guard })
+    }
+
+    fn solicited(&mut self, up: &Arc<Up>, solicit: &Solicit) {
+        if solicit.leaving {
+            if let Some(node) = self.nodes.get(solicit.node.as_str()) {
+                node.forget(&solicit.queue);
+            }
+            return;
+        }
+        let node = match self.nodes.get(solicit.node.as_str()) {
+            Some(node) => Arc::clone(node),
+            None if self.nodes.len() >= NODES => return,
+            None => {
+                let node = Arc::new(Node::new(&solicit.node));
+                self.nodes.insert(Arc::clone(&node.name), Arc::clone(&node));
+                node
+            }
+        };
+        if !node.hear(&solicit.queue) {
+            return;
+        }
+        tracing::debug!(broker = %up.broker, node = %node.name, queue = solicit.queue, "a gateway is there");
+        let connector =
+            NodeConnector::new(Arc::clone(&self.station), self.secrets.clone(), Arc::clone(&node), &up.broker);
+        let found = Discovered::Found { node: Arc::clone(&node.name), connector: Arc::new(connector) };
+        if self.changes.try_send(Ok(found)).is_err() {
+            // Nobody takes it now; it is news again when it is heard again.
+            node.forget(&solicit.queue);
+        }
+    }
+}
+
+impl Role for ServiceRole {
+    const HEARS: &'static str = SOLICIT;
+    const WORD: &'static str = "service";
+
+    fn announce(&mut self, up: &Arc<Up>, first: bool) {
+        if first {
+            // Queues do not outlive the connection to their broker, and so what was known of them is of no use.
+            for node in self.nodes.values() {
+                node.forget_all();
+            }
+            let who = Who { version: VERSION, queue: up.queue.to_string() };
+            up.announce(WHO, None, announcement::write(&who));
+        }
+        let gone: Vec<_> =
+            self.nodes.values().filter(|node| node.is_gone()).map(|node| Arc::clone(&node.name)).collect();
+        for name in gone {
+            if self.changes.try_send(Ok(Discovered::Gone { node: Arc::clone(&name) })).is_ok() {
+                self.nodes.remove(&name);
+            }
+        }
+    }
+
+    fn heard(&mut self, up: &Arc<Up>, announcement: &[u8]) {
+        if let Some(solicit) = announcement::read_solicit(announcement) {
+            self.solicited(up, &solicit);
+        }
+    }
+
+    fn stranger(&mut self, _: &Arc<Up>, header: Header, _: Delivery) {
+        tracing::debug!(link = ?header.link, "a message for a link that is over was dropped");
+    }
+
+    fn leave(&mut self, _: &Arc<Up>) {}
+
+    fn is_down(&mut self, why: &str) {
+        let error = LinkError::io("the broker", std::io::Error::other(why.to_owned()));
+        // Nobody need hear it twice.
+        let _ = self.changes.try_send(Err(error));
+    }
+}
+
+/// What a connector's `discover` gives.
+#[derive(Debug)]
+pub(crate) struct RabbitDiscovery {
+    told: mpsc::Receiver<Result<Discovered, LinkError>>,
+    /// Dropped with this: no more gateways are looked for, and the place goes with its last link.
+    _guard: DropGuard,
+}
+
+impl Discovery for RabbitDiscovery {
+    fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Result<Discovered, LinkError>> {
+        self.told.poll_recv(cx).map(|change| change.unwrap_or(Err(LinkError::Closed)))
+    }
+}
