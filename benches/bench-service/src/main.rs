@@ -9,8 +9,8 @@ use std::num::{NonZeroU16, NonZeroUsize};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::Parser;
-use microservice_sdk::{Microservice, Running, StartError};
+use clap::{Parser, ValueEnum};
+use microservice_sdk::{Microservice, OnRefused, Running, StartError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -67,6 +67,18 @@ struct Options {
     /// Requests that may be in flight in one instance. Default: the SDK's.
     #[arg(long, value_name = "N")]
     lease: Option<u32>,
+
+    /// When a gateway refuses an endpoint, for example one that streams over UDP.
+    #[arg(long, value_name = "WHAT", default_value = "fail")]
+    on_refused: Refusal,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Refusal {
+    /// The start fails.
+    Fail,
+    /// It is said, and the rest is served.
+    Warn,
 }
 
 fn main() -> ExitCode {
@@ -167,6 +179,10 @@ fn service(options: &Options, number: usize, secret: Option<&[u8]>) -> Microserv
         let only = options.instances == NonZeroUsize::MIN;
         service = service.instance_id(if only { id.clone() } else { format!("{id}-{number}") });
     }
+    let service = match options.on_refused {
+        Refusal::Fail => service,
+        Refusal::Warn => service.on_refused(OnRefused::Warn),
+    };
     match options.lease {
         Some(lease) => service.lease(lease),
         None => service,
