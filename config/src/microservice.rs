@@ -20,7 +20,7 @@ use crate::validate::{Checks, Validate};
 #[schemars(title = "microservice.yaml")]
 pub struct MicroserviceConfig {
     pub service: IdentityConfig,
-    /// The gateways to dial, all of them.
+    /// The gateways to dial, all of them. Where several of these lead to one gateway, requests go over the first that works.
     pub gateways: Vec<GatewayConfig>,
     /// Overrides of what the code says of its endpoints.
     pub endpoints: Vec<EndpointOverride>,
@@ -109,6 +109,8 @@ pub struct GatewayConfig {
     /// for each of its workers, but 16 at most.
     #[schemars(range(min = 1, max = 64))]
     pub links: Option<u16>,
+    /// What to do when this gateway refuses an endpoint. Absent: what `on_refused` says of all.
+    pub on_refused: Option<OnRefused>,
 }
 
 impl Validate for GatewayConfig {

@@ -100,6 +100,7 @@ mod dispatch;
 mod endpoints;
 mod error;
 pub mod extract;
+mod finder;
 mod fleet;
 mod handler;
 mod health;
@@ -118,6 +119,7 @@ mod plan;
 pub mod response;
 mod serve;
 mod service;
+mod shares;
 mod start_error;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -13,12 +13,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::board::Board;
 use crate::client::Client;
+use crate::finder::Finder;
 use crate::fleet::Fleet;
 use crate::health::Health;
-use crate::link_state::GatewayState;
 use crate::plan::Plan;
 use crate::serve::Server;
 use crate::service::{Hook, Microservice};
+use crate::shares::Shares;
 use crate::start_error::StartError;
 
 impl<S: Send + Sync + 'static> Microservice<S> {
@@ -90,7 +91,8 @@ pub struct Running {
 }
 
 impl Running {
-    /// Waits until every gateway has taken the endpoints and sends requests.
+    /// Waits until every gateway has taken the endpoints and sends requests; of an entry that finds its gateways by itself,
+    /// one of them. Requests are served before that: what cannot be reached keeps nobody else waiting.
     ///
     /// # Errors
     /// The service ended before that.
@@ -163,29 +165,42 @@ fn outcome(ended: Result<Result<(), StartError>, JoinError>) -> Result<(), Start
 
 /// Owns every task of the service, from its start to its end.
 async fn supervise(plan: Plan, board: Arc<Board>, stop: CancellationToken) -> Result<(), StartError> {
-    let Plan { identity, table, gateways, on_refused, grace, hooks } = plan;
+    let Plan { identity, table, gateways, lease, grace, hooks } = plan;
     // Children of neither: a drain stops the links first and cuts only when the grace is over.
     let cut = CancellationToken::new();
     // Whatever ends this task early ends its children too.
     let _guards = (stop.clone().drop_guard(), cut.clone().drop_guard());
     let server = Server { table, handlers: TaskTracker::new(), cut: cut.clone() };
     let mut changes = board.changes();
-    let states = (0..).zip(gateways).map(|(place, gateway)| {
-        let state = GatewayState::new(Arc::clone(&board), place, &gateway, on_refused);
-        (Arc::new(gateway), state)
-    });
-    let mut fleet = Fleet::new(identity, server.clone(), states.collect(), stop.clone());
+    let shares = Shares::new(lease, gateways.len());
+    let mut finder = Finder::new(Arc::clone(&identity.environment));
+    let mut fleet = Fleet::new(identity, server.clone(), (board, shares), stop.clone());
+    for (entry, gateway) in (0..).zip(gateways) {
+        let gateway = Arc::new(gateway);
+        match gateway.connector.discover() {
+            Some(discovery) => finder.search(entry, gateway, discovery),
+            None => fleet.dial(entry, &gateway),
+        }
+    }
     let mut result = Ok(());
     let working = async {
         loop {
             fleet.open_missing();
+            let searches = finder.is_searching() && !stop.is_cancelled();
+            if fleet.is_empty() && !searches {
+                break;
+            }
             let ended = tokio::select! {
                 biased;
                 ended = fleet.next_ended() => ended,
+                () = stop.cancelled(), if searches => continue,
+                found = finder.next(), if searches => {
+                    fleet.changed(found);
+                    continue;
+                }
                 // The board is the links', so there is always somebody who writes on it.
                 _ = changes.changed() => continue,
             };
-            let Some(ended) = ended else { break };
             if let Err(error) = ended {
                 // The first one is the reason; the others may only follow from it.
                 if result.is_ok() {

@@ -3,27 +3,29 @@
 //! It dials nothing and serves nothing.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use router_common::frame::{CloseCode, RefusedEndpoint};
 use router_common::limits;
 use router_common::session::RegisterError;
+use router_common::session::lease::Lease;
 use router_config::microservice::OnRefused;
-use router_link::{ConnectionEvent, Handle};
+use router_link::{ConnectionEvent, Connector, Handle};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::board::{Board, Standing};
+use crate::board::{Board, GatewayId, Place, Standing};
 use crate::dispatch::Table;
 use crate::outage::{Outage, SoFar};
 use crate::plan::GatewayPlan;
+use crate::shares::Shares;
 use crate::start_error::StartError;
 
 /// The endpoint set of a process never changes, so it has one revision.
 const REVISION: u64 = 1;
 
-/// One gateway, over all links to it.
-#[derive(Debug)]
+/// One gateway, over all links to it that one entry of the configuration makes.
 pub(crate) struct GatewayState {
     /// What is dialled, for people.
     pub(crate) target: String,
@@ -32,21 +34,65 @@ pub(crate) struct GatewayState {
     asked: Option<u16>,
     /// What follows from all gateways together.
     board: Arc<Board>,
-    /// This one's place on the board.
-    place: usize,
+    shares: Arc<Shares>,
+    /// This one's place on the board, and among the shares.
+    place: Place,
+    /// The service drains, or this gateway is gone: nothing more is dialled.
+    pub(crate) over: CancellationToken,
+    /// How it is dialled. A lock and no channel: it changes when the gateway is found again.
+    connector: Mutex<Arc<dyn Connector>>,
     /// A lock and no channel: it is taken once a dial or a link's end, and for an instant.
     outage: Mutex<Outage>,
     /// The numbers of links that the gateway drains: others are to be dialled in their place. At most one for each link.
     replaceable: Mutex<BTreeSet<u16>>,
-    /// Tells those who wait to dial again that the gateway's process has just ended, so that another may come soon.
+    /// Tells those who wait to dial again that there is a reason to do so at once.
     ended: Notify,
 }
 
 impl GatewayState {
-    pub(crate) fn new(board: Arc<Board>, place: usize, gateway: &GatewayPlan, on_refused: OnRefused) -> Arc<Self> {
-        let target = gateway.connector.target().to_owned();
-        let (outage, replaceable, ended) = (Mutex::default(), Mutex::default(), Notify::new());
-        Arc::new(Self { target, on_refused, asked: gateway.links, board, place, outage, replaceable, ended })
+    /// A gateway of the plan's entry, which is dialled by `connector` until `over`.
+    pub(crate) fn new(
+        (board, shares): (Arc<Board>, Arc<Shares>),
+        place: Place,
+        plan: &GatewayPlan,
+        connector: Arc<dyn Connector>,
+        over: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            target: connector.target().to_owned(),
+            on_refused: plan.on_refused,
+            // What is found is reached through something that all share: one link each.
+            asked: if place.is_dialled() { plan.links } else { Some(1) },
+            board,
+            shares,
+            place,
+            over,
+            connector: Mutex::new(connector),
+            outage: Mutex::default(),
+            replaceable: Mutex::default(),
+            ended: Notify::new(),
+        })
+    }
+
+    /// How it is dialled now.
+    pub(crate) fn connector(&self) -> Arc<dyn Connector> {
+        Arc::clone(&self.connector.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// It is there, and is dialled like this from now on; at once, where that is waited for.
+    pub(crate) fn found_again(&self, connector: Arc<dyn Connector>) {
+        *self.connector.lock().unwrap_or_else(PoisonError::into_inner) = connector;
+        self.ended.notify_waiters();
+    }
+
+    /// The preference of its links.
+    pub(crate) const fn preference(&self) -> u8 {
+        self.place.entry
+    }
+
+    /// What the next link is bound by.
+    pub(crate) fn lease(&self) -> Arc<Lease> {
+        self.shares.lease(self.place)
     }
 
     /// How many links there are to be now. Where no number was asked for it is one, until the gateway has said how many it
@@ -73,23 +119,30 @@ impl GatewayState {
         std::mem::take(&mut *self.replaceable.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The gateway's process has ended in good order.
+    /// The gateway's process has ended in good order, so that another may come soon.
     pub(crate) fn process_ended(&self) {
         self.ended.notify_waiters();
     }
 
-    /// Waits until the gateway's process ends in good order.
-    pub(crate) async fn next_end_of_process(&self) {
+    /// Waits until there is a reason to dial at once: the gateway's process has ended in good order, or it was found again.
+    pub(crate) async fn next_reason_to_dial(&self) {
         self.ended.notified().await;
     }
 
-    /// Whether it has welcomed this process once: then what it says later is no mistake of the configuration.
-    pub(crate) fn was_welcomed(&self) -> bool {
-        self.board.look(self.place, |standing| standing.welcomed)
+    /// Whether it may be a mistake of the configuration that it does not let this process in: it never has. One that was
+    /// found may be somebody else's, who shares what it was found through.
+    pub(crate) fn may_be_misconfigured(&self) -> bool {
+        self.place.is_dialled() && !self.board.look(self.place, |standing| standing.welcomed)
     }
 
     fn is_ready(&self) -> bool {
         self.board.look(self.place, Standing::is_ready)
+    }
+}
+
+impl fmt::Debug for GatewayState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GatewayState").field("target", &self.target).field("place", &self.place).finish_non_exhaustive()
     }
 }
 
@@ -98,6 +151,8 @@ impl GatewayState {
 pub(crate) struct LinkState {
     gateway: Arc<GatewayState>,
     number: u16,
+    /// What its session was begun with.
+    lease: Arc<Lease>,
     /// Set when nothing of the gateway's is in flight on the link and nothing more will come.
     pub(crate) drained: CancellationToken,
     outcome: Mutex<Outcome>,
@@ -114,8 +169,8 @@ pub(crate) struct Outcome {
 }
 
 impl LinkState {
-    pub(crate) fn new(gateway: Arc<GatewayState>, number: u16) -> Arc<Self> {
-        Arc::new(Self { gateway, number, drained: CancellationToken::new(), outcome: Mutex::default() })
+    pub(crate) fn new(gateway: Arc<GatewayState>, number: u16, lease: Arc<Lease>) -> Arc<Self> {
+        Arc::new(Self { gateway, number, lease, drained: CancellationToken::new(), outcome: Mutex::default() })
     }
 
     pub(crate) fn take_outcome(&self) -> Outcome {
@@ -132,8 +187,11 @@ impl LinkState {
             ConnectionEvent::Welcomed(welcome) => {
                 self.outcome().welcomed = true;
                 let registered = welcome.revision >= REVISION;
+                let id = GatewayId::of(&welcome);
+                self.share_lease(id.as_ref(), handle);
                 board.change(*place, |standing| {
                     standing.welcomed = true;
+                    standing.gateway = id;
                     standing.registered = registered;
                     standing.wanted = welcome.links;
                 });
@@ -145,8 +203,9 @@ impl LinkState {
             }
             ConnectionEvent::EndpointsResult { refused, .. } => self.registered(&refused, handle, table),
             ConnectionEvent::Routable => {
-                // It may have changed since WELCOME, when this link was not yet among those that are told.
+                // They may have changed since WELCOME, when this link was not yet among those that are told.
                 handle.set_health(board.health(), 0);
+                announce(&self.gateway.lease(), handle);
                 board.change(*place, |standing| standing.routable.push(handle.clone()));
                 let over = self.gateway.outage().over(table.surroundings.environment.now());
                 if let Some(SoFar { failures, lasting }) = over {
@@ -161,6 +220,17 @@ impl LinkState {
             }
             _ => {}
         }
+    }
+
+    /// The gateway has one lease, whatever leads to it: the session is bound by that one from now on.
+    fn share_lease(&self, id: Option<&GatewayId>, handle: &Handle) {
+        let GatewayState { board, shares, place, .. } = &*self.gateway;
+        let (lease, changed) = shares.welcomed(*place, id);
+        if !Arc::ptr_eq(&lease, &self.lease) {
+            handle.share_lease(Arc::clone(&lease));
+        }
+        announce(&lease, handle);
+        board.announce_leases(&changed);
     }
 
     /// A gateway drains its links when it leaves, or when another process has this instance's place.
@@ -192,7 +262,7 @@ impl LinkState {
                 None => format!("endpoint {}: {}", refusal.id, refusal.reason),
             })
             .collect();
-        let started = board.look(*place, |standing| standing.started);
+        let started = board.has_started(place.entry);
         if !refusals.is_empty() && *on_refused == OnRefused::Fail && !started {
             return self.fail(StartError::Refused { gateway: target.clone(), refusals }, handle);
         }
@@ -203,11 +273,7 @@ impl LinkState {
         if refusals.len() < before.len() {
             tracing::info!(gateway = %target, left = refusals.len(), "endpoints that were refused are accepted now");
         }
-        board.change(*place, |standing| {
-            standing.registered = true;
-            standing.started = true;
-            standing.refused = refusals;
-        });
+        board.registered(*place, refusals);
         self.tell_if_ready(table);
     }
 
@@ -221,5 +287,12 @@ impl LinkState {
     fn fail(&self, error: StartError, handle: &Handle) {
         handle.close(CloseCode::Normal, error.to_string());
         self.outcome().fatal.get_or_insert(error);
+    }
+}
+
+/// Tells the gateway of a lease that is not the one which HELLO spoke of, or may not be.
+fn announce(lease: &Lease, handle: &Handle) {
+    if lease.generation() > 0 {
+        handle.announce_lease();
     }
 }

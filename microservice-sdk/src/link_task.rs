@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use router_common::frame::{CloseCode, Hello, PROTOCOL_VERSION};
+use router_common::session::lease::Lease;
 use router_common::session::{Closed, ClosedBy, Common, ServiceSide, Session, Timers};
 use router_link::{Backoff, BoxLink, Driver, Handle};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +29,7 @@ pub(crate) struct LinkTask {
     /// The first dialling follows a link of this number that still serves, and waits a moment, so that not all services
     /// of a gateway that leaves come at once.
     pub(crate) is_replacement: bool,
-    /// The service drains.
+    /// The service drains. What is in flight is answered, unlike at the end of the gateway alone.
     pub(crate) stop: CancellationToken,
 }
 
@@ -43,7 +44,7 @@ pub(crate) enum Kept {
 
 /// How one dialling ended.
 enum Ended {
-    /// Because the service stops.
+    /// Because the service stops, or the gateway is gone.
     Stopped,
     /// By itself, after it worked or before.
     Lost { welcomed: bool },
@@ -80,16 +81,17 @@ impl LinkTask {
             let wait = backoff.next_wait(self.identity.environment.random_u64());
             tracing::debug!(gateway = %self.state.target, ?wait, "dialling again");
             tokio::select! {
-                () = self.stop.cancelled() => return false,
+                () = self.state.over.cancelled() => return false,
                 () = tokio::time::sleep(wait) => return true,
-                // Nobody answered because that process was leaving. The next one may be there at once.
-                () = self.state.next_end_of_process() => backoff.reset(),
+                // Nobody answered because that process was leaving. The next one may be there at once, or is.
+                () = self.state.next_reason_to_dial() => backoff.reset(),
             }
         }
     }
 
     async fn once(&self) -> Result<Ended, StartError> {
-        let Some(dialled) = self.stop.run_until_cancelled(self.gateway.connector.connect()).await else {
+        let connector = self.state.connector();
+        let Some(dialled) = self.state.over.run_until_cancelled(connector.connect()).await else {
             return Ok(Ended::Stopped);
         };
         let link = match dialled {
@@ -99,8 +101,9 @@ impl LinkTask {
                 return Ok(Ended::Lost { welcomed: false });
             }
         };
-        let link_state = LinkState::new(Arc::clone(&self.state), self.number);
-        let session = self.session(&link);
+        let lease = self.state.lease();
+        let link_state = LinkState::new(Arc::clone(&self.state), self.number, Arc::clone(&lease));
+        let session = self.session(&link, lease);
         let application = ServiceApplication::new(self.server.clone(), Arc::clone(&link_state));
         let environment = Arc::clone(&self.identity.environment);
         let (mut driver, handle) = Driver::new(link, session, application, environment);
@@ -114,6 +117,10 @@ impl LinkTask {
                     () = self.drained(&handle, &link_state) => driver.await,
                 }
             }
+            () = self.state.over.cancelled() => {
+                handle.close(CloseCode::Normal, "the gateway is gone");
+                driver.await
+            }
         };
         let outcome = link_state.take_outcome();
         if let Some(error) = outcome.fatal {
@@ -122,7 +129,7 @@ impl LinkTask {
         if closed.by == ClosedBy::Peer && closed.code == CloseCode::Shutdown && outcome.welcomed {
             self.state.process_ended();
         }
-        if self.stop.is_cancelled() {
+        if self.state.over.is_cancelled() {
             return Ok(Ended::Stopped);
         }
         if outcome.replaced {
@@ -133,7 +140,7 @@ impl LinkTask {
         Ok(Ended::Lost { welcomed: outcome.welcomed })
     }
 
-    fn session(&self, link: &BoxLink) -> Session {
+    fn session(&self, link: &BoxLink, lease: Arc<Lease>) -> Session {
         let LinkTask { identity, gateway, .. } = self;
         let mut limits = identity.limits;
         limits.max_frame = limits.max_frame.min(link.capabilities().max_frame);
@@ -147,11 +154,11 @@ impl LinkTask {
             link: self.number,
             // The first one does not know yet how many there will be.
             links: self.state.links().max(self.number.saturating_add(1)),
-            preference: 0,
+            preference: self.state.preference(),
             key_id: gateway.key_id.clone(),
             nonce,
             limits,
-            lease: gateway.lease.limit(),
+            lease: lease.limit(),
         };
         let common = Common {
             limits,
@@ -160,7 +167,7 @@ impl LinkTask {
             channel_binding: link.peer().channel_binding.clone().unwrap_or_default(),
             incarnation: None,
         };
-        let side = ServiceSide { common, hello, secret: gateway.secret.clone(), lease: Arc::clone(&gateway.lease) };
+        let side = ServiceSide { common, hello, secret: gateway.secret.clone(), lease };
         Session::service(side, identity.environment.now())
     }
 
@@ -187,7 +194,7 @@ impl LinkTask {
             | CloseCode::Unauthenticated
             | CloseCode::Forbidden
             | CloseCode::IdentityInUse
-                if !self.state.was_welcomed() =>
+                if self.state.may_be_misconfigured() =>
             {
                 return Err(StartError::NotLetIn { gateway, code: closed.code, text: closed.text.clone() });
             }

@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime};
 use router_common::frame::ReceiveLimits;
 use router_common::identity::{Incarnation, Instance, InstanceId, KeyId, Region, ServiceName, Version};
 use router_common::limits;
-use router_common::session::lease::Lease;
 use router_common::session::{Budget, Secret};
 use router_config::microservice::{GatewayConfig, OnRefused};
 use router_config::{MicroserviceConfig, Sources};
@@ -24,8 +23,10 @@ use crate::start_error::{Mistake, StartError};
 pub(crate) struct Plan {
     pub(crate) identity: Arc<Identity>,
     pub(crate) table: Arc<Table>,
+    /// In the order in which they are preferred where several lead to one gateway.
     pub(crate) gateways: Vec<GatewayPlan>,
-    pub(crate) on_refused: OnRefused,
+    /// Requests that may be in flight on the instance, over all of them.
+    pub(crate) lease: u32,
     /// Time for what is in flight to finish.
     pub(crate) grace: Duration,
     pub(crate) hooks: Vec<Hook>,
@@ -40,14 +41,15 @@ pub(crate) struct Identity {
     pub(crate) environment: Arc<dyn Environment>,
 }
 
+/// An entry of the configuration: what leads to a gateway, or to as many as are found there.
 pub(crate) struct GatewayPlan {
     pub(crate) connector: Arc<dyn Connector>,
     pub(crate) secret: Option<Secret>,
     pub(crate) key_id: Option<KeyId>,
     /// `None`: as many as the gateway wants.
     pub(crate) links: Option<u16>,
-    /// This gateway's share of the instance's lease.
-    pub(crate) lease: Arc<Lease>,
+    /// What to do when it refuses an endpoint.
+    pub(crate) on_refused: OnRefused,
 }
 
 impl Plan {
@@ -70,17 +72,17 @@ impl Plan {
         }
         let settings = parts.settings;
         let identity = identity(name, version, &settings, &config);
-        let whole = if config.lease == limits::LEASE { settings.lease.unwrap_or(limits::LEASE) } else { config.lease };
+        let on_refused = match (config.on_refused, settings.on_refused) {
+            (OnRefused::Warn, _) | (_, Some(OnRefused::Warn)) => OnRefused::Warn,
+            _ => OnRefused::Fail,
+        };
         let configured_grace: Duration = config.shutdown.grace.into();
         let default_grace: Duration = MicroserviceConfig::default().shutdown.grace.into();
         Ok(Self {
             identity: Arc::new(identity),
             table,
-            gateways: share(dialled, whole),
-            on_refused: match (config.on_refused, settings.on_refused) {
-                (OnRefused::Warn, _) | (_, Some(OnRefused::Warn)) => OnRefused::Warn,
-                _ => OnRefused::Fail,
-            },
+            gateways: dialled.into_iter().map(|gateway| gateway.into_plan(on_refused)).collect(),
+            lease: if config.lease == limits::LEASE { settings.lease.unwrap_or(limits::LEASE) } else { config.lease },
             grace: if configured_grace == default_grace {
                 settings.grace.unwrap_or(default_grace)
             } else {
@@ -140,11 +142,25 @@ fn identity(name: ServiceName, version: Version, settings: &Settings, config: &M
     }
 }
 
-/// A gateway with what it takes to join it, before the lease is divided.
+/// Entries of a configuration: HELLO says the place of each in one byte.
+const ENTRIES: usize = 256;
+
+/// A gateway with what it takes to join it.
 struct Dialled {
     connector: Arc<dyn Connector>,
     access: Access,
     links: Option<u16>,
+    /// What it says itself.
+    on_refused: Option<OnRefused>,
+}
+
+impl Dialled {
+    /// `on_refused` is for all that say nothing.
+    fn into_plan(self, on_refused: OnRefused) -> GatewayPlan {
+        let Self { connector, access, links, on_refused: own } = self;
+        let (key_id, secret) = access.secret.unzip();
+        GatewayPlan { connector, secret, key_id, links, on_refused: own.unwrap_or(on_refused) }
+    }
 }
 
 /// The gateways of the configuration, or else of the code; connectors of one's own in any case. What is wrong with one is one more mistake.
@@ -160,6 +176,9 @@ fn gateways(parts: &mut ServiceParts, config: &MicroserviceConfig) -> Vec<Dialle
             Ok(gateway) => dialled.push(gateway),
             Err((url, problem)) => parts.mistakes.push(Mistake::Gateway { url, problem }),
         }
+    }
+    if dialled.len() > ENTRIES {
+        parts.mistakes.push(Mistake::TooManyGateways { max: ENTRIES });
     }
     dialled
 }
@@ -178,7 +197,7 @@ fn dial_coded(gateway: Gateway) -> Result<Dialled, Refused> {
         Dial::Connector(connector) => connector,
         Dial::Url(url) => connect::connector(&url, &access).map_err(refuse)?,
     };
-    Ok(Dialled { connector, access, links: gateway.links })
+    Ok(Dialled { connector, access, links: gateway.links, on_refused: gateway.on_refused })
 }
 
 fn dial_configured(gateway: &GatewayConfig) -> Result<Dialled, Refused> {
@@ -193,21 +212,7 @@ fn dial_configured(gateway: &GatewayConfig) -> Result<Dialled, Refused> {
     let key_id = gateway.key_id.clone().unwrap_or_else(KeyId::sole);
     let access = Access { secret: secret.map(|secret| (key_id, secret)) };
     let connector = connect::connector(gateway.url.expose(), &access).map_err(refuse)?;
-    Ok(Dialled { connector, access, links: gateway.links })
-}
-
-/// Divides the instance's lease over its gateways (SPEC 4): each gets at least one slot, the first the rest.
-fn share(dialled: Vec<Dialled>, whole: u32) -> Vec<GatewayPlan> {
-    let count = u32::try_from(dialled.len()).unwrap_or(u32::MAX).max(1);
-    let (each, rest) = (whole / count, whole % count);
-    (0_u32..)
-        .zip(dialled)
-        .map(|(place, Dialled { connector, access, links })| {
-            let limit = (each + u32::from(place < rest)).max(1);
-            let (key_id, secret) = access.secret.unzip();
-            GatewayPlan { connector, secret, key_id, links, lease: Lease::new(limit) }
-        })
-        .collect()
+    Ok(Dialled { connector, access, links: gateway.links, on_refused: gateway.on_refused })
 }
 
 fn default_region() -> Region {

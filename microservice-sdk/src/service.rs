@@ -68,6 +68,8 @@ pub(crate) struct Gateway {
     pub(crate) secret: Option<Vec<u8>>,
     /// `None`: as many as the gateway wants.
     pub(crate) links: Option<u16>,
+    /// `None`: as is said of all.
+    pub(crate) on_refused: Option<OnRefused>,
 }
 
 pub(crate) enum Dial {
@@ -138,7 +140,8 @@ impl<S: Send + Sync + 'static> Microservice<S> {
         self.route(Route::new(method, path), handler)
     }
 
-    /// One more gateway to connect to: `tcp://127.0.0.1:5100`. Where microservice.yaml names gateways, those take the place
+    /// One more gateway to connect to: `tcp://127.0.0.1:5100`. Several may lead to one gateway, over different transports or by
+    /// different addresses: the one named first is used as long as it can be. Where microservice.yaml names gateways, those take the place
     /// of all that are named by URL here.
     #[must_use]
     pub fn gateway(self, url: impl Into<String>) -> Self {
@@ -152,7 +155,7 @@ impl<S: Send + Sync + 'static> Microservice<S> {
     }
 
     fn dial(mut self, by: Dial) -> Self {
-        self.parts.settings.gateways.push(Gateway { by, secret: None, links: None });
+        self.parts.settings.gateways.push(Gateway { by, secret: None, links: None, on_refused: None });
         self
     }
 
@@ -174,6 +177,16 @@ impl<S: Send + Sync + 'static> Microservice<S> {
             Some(_) if !(1..=limits::LINKS).contains(&links) => self.parts.mistakes.push(Mistake::Links(links)),
             Some(gateway) => gateway.links = Some(links),
             None => self.parts.mistakes.push(Mistake::BeforeGateway("links")),
+        }
+        self
+    }
+
+    /// What to do when the gateway named last refuses an endpoint. Default: as [`Microservice::on_refused`] says of all.
+    #[must_use]
+    pub fn gateway_on_refused(mut self, on_refused: OnRefused) -> Self {
+        match self.parts.settings.gateways.last_mut() {
+            Some(gateway) => gateway.on_refused = Some(on_refused),
+            None => self.parts.mistakes.push(Mistake::BeforeGateway("gateway_on_refused")),
         }
         self
     }

@@ -73,6 +73,8 @@ pub enum Mistake {
     Links(u16),
     #[error("a lease of {0}: 1 to {max} are allowed", max = limits::LEASE_MAX)]
     Lease(u32),
+    #[error("more than {max} gateways")]
+    TooManyGateways { max: usize },
     #[error("gateway `{url}`: {problem}")]
     Gateway { url: String, problem: String },
     #[error("microservice.yaml says service.{key} `{configured}`, but the code says `{coded}`: they must be the same")]

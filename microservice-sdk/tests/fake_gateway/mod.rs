@@ -11,7 +11,7 @@ use microservice_sdk::Body;
 use microservice_sdk::http::{Method, Request, Response};
 use router_common::endpoint::{EndpointDescriptor, EndpointId};
 use router_common::frame::{CloseCode, HealthStatus, Hello, RefusedEndpoint};
-use router_common::identity::Identity;
+use router_common::identity::{Identity, Incarnation};
 use router_common::path::RequestPath;
 use router_common::session::lease::Lease;
 use router_common::session::{Accepted, Common, GatewaySide, Joining, Secrets, Session};
@@ -29,6 +29,8 @@ pub(crate) struct FakeGateway {
 }
 
 struct Shared {
+    /// Its own: all are called `fake`.
+    incarnation: Incarnation,
     state: Mutex<State>,
     /// Bumped whenever the state changes.
     changes: watch::Sender<u64>,
@@ -70,7 +72,10 @@ impl FakeGateway {
     pub(crate) fn start() -> Self {
         let (connector, listener) = InMemory::new();
         let (changes, clock) = (watch::Sender::new(0), Arc::default());
-        let shared = Arc::new(Shared { state: Mutex::default(), changes, clock });
+        let mut incarnation = [0; 16];
+        SystemEnvironment.random(&mut incarnation);
+        let incarnation = Incarnation(incarnation);
+        let shared = Arc::new(Shared { incarnation, state: Mutex::default(), changes, clock });
         tokio::spawn(accept(Box::new(listener), Arc::clone(&shared)));
         Self { connector: Arc::new(connector), shared }
     }
@@ -216,7 +221,7 @@ async fn accept(mut listener: BoxListener, shared: Arc<Shared>) {
     let environment = Arc::clone(&shared.clock);
     while let Ok(link) = listener.accept().await {
         let side = GatewaySide {
-            common: Common::default(),
+            common: Common { incarnation: Some(shared.incarnation), ..Common::default() },
             node: "fake".parse().unwrap(),
             secrets: Secrets::none(),
             nonce: [7; 32],
