@@ -284,10 +284,19 @@ pub struct EndpointsUpdate {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointsResult {
     pub revision: u64,
+    /// Counts the answers on a link that reorders, from 1: of those to one revision the highest is the newest. 0 where frames
+    /// keep their order.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub generation: u64,
     pub part: u32,
     pub last: bool,
     #[serde(default, deserialize_with = "wire::list::<_, _, { limits::ENDPOINTS }>")]
     pub refused: Vec<RefusedEndpoint>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+const fn is_zero(generation: &u64) -> bool {
+    *generation == 0
 }
 
 /// One endpoint that a gateway refused.

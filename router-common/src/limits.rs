@@ -22,6 +22,9 @@ pub const FRAME_HEADER_BYTES: usize = 12;
 pub const FRAME_PAYLOAD_BYTES: u32 = 64 * 1024;
 /// Largest payload limit a peer may state, in bytes.
 pub const FRAME_PAYLOAD_BYTES_MAX: u32 = 1024 * 1024;
+/// Smallest payload limit of a carrier on which a message is one frame, in bytes: room for every control frame, and for one
+/// endpoint's descriptor.
+pub const DATAGRAM_FRAME_BYTES: u32 = 1024;
 /// Highest stream id: ids are 48 bits wide.
 pub const STREAM_ID_MAX: u64 = (1 << 48) - 1;
 
@@ -80,6 +83,9 @@ pub const SEND_QUEUE_SHARE_BYTES: usize = 128 * 1024;
 pub const LEASE: u32 = 1024;
 /// Largest lease an instance may grant.
 pub const LEASE_MAX: u32 = 1_000_000;
+/// Stretches of ids that may be missing below the highest one of a link that reorders: as many as there are packets in a
+/// packet layer's replay window, each of which may have taken one with it. Of more, the lowest count as seen.
+pub const MISSING_IDS: usize = 4096;
 /// Requests a service may have in flight on one link towards the gateway.
 pub const SERVICE_OPENED_STREAMS: usize = 1024;
 /// Queued control frames beyond the lease at which reading stops.
@@ -104,6 +110,11 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 /// DRAIN(request) to its acknowledgement; after it comes DRAIN(final).
 pub const DRAIN_ACK_TIMEOUT: Duration = Duration::from_secs(5);
+/// What may be lost, lost: after a request's deadline, until its opener forgets that it was sent; and on such links, after
+/// DRAIN(ack), until no request that it covers is waited for any more. Longer than a carrier tries to deliver a frame.
+pub const LOSS_GRACE: Duration = Duration::from_secs(10);
+/// An endpoint set that was not answered on a link that loses, until it is offered again.
+pub const OFFER_AGAIN: Duration = Duration::from_secs(10);
 /// Reading stopped because control frames could not be sent, until CLOSE(overload).
 pub const OVERLOAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// CLOSE queued until the link is cut whether it was written or not.

@@ -5,12 +5,14 @@
 //!
 //! Where to find what: `handshake` (HELLO to WELCOME), `registration` (endpoint sets), `outbound` (what an application
 //! does with streams), `inbound` (what the peer does with them), `stream` (one exchange's states), `flow` (byte credit),
-//! `lease` (request credit), `scheduler` (what leaves next), `liveness` (heartbeats), `drain`.
+//! `lease` (request credit), `scheduler` (what leaves next), `liveness` (heartbeats), `drain`; `datagrams` (what is
+//! otherwise on links that reorder and lose).
 //!
 //! A session never trusts the peer: what breaks a rule closes the link with a code ([`ProtocolError`]), and every queue
 //! here is bounded by a lease, a window or a name in [`crate::limits`].
 
 mod budget;
+mod datagrams;
 mod drain;
 mod event;
 mod flow;
@@ -34,12 +36,13 @@ use slab::Slab;
 
 pub use self::budget::Budget;
 pub use self::event::{
-    Accepted, Closed, ClosedBy, Common, Event, GatewaySide, Joining, OpenError, Opening, Output, ProtocolError, Read,
-    ReadHead, ServiceSide, Silence, StreamClosed, StreamFailure, StreamKey, TakenBack, Timers,
+    Accepted, Carrier, Closed, ClosedBy, Common, Event, GatewaySide, Joining, OpenError, Opening, Output,
+    ProtocolError, Read, ReadHead, ServiceSide, Silence, StreamClosed, StreamFailure, StreamKey, TakenBack, Timers,
 };
 pub use self::proof::{CarrierKeys, Secret, SecretTooShort, Secrets};
 pub use self::registration::RegisterError;
 
+use self::datagrams::Datagrams;
 use self::drain::Drain;
 use self::flow::{FlowError, ReceiveWindow, SendCredit};
 use self::handshake::Handshake;
@@ -69,6 +72,11 @@ const IDS: usize = 128;
 enum State {
     Handshake(Box<Handshake>),
     Established,
+    /// The peer's CLOSE is here, and may have overtaken answers: links that reorder.
+    Ending {
+        closed: Closed,
+        until: Instant,
+    },
     /// CLOSE is queued, behind outcomes of streams and nothing else.
     Closing(Closed),
     Closed(Closed),
@@ -119,6 +127,8 @@ pub struct Session {
     load: u32,
     updates: Assembly<EndpointDescriptor>,
     results: Assembly<RefusedEndpoint>,
+    /// Only on a link that reorders.
+    datagrams: Option<Box<Datagrams>>,
 }
 
 impl Session {
@@ -126,6 +136,7 @@ impl Session {
     #[must_use]
     pub fn service(side: ServiceSide, now: Instant) -> Self {
         let ServiceSide { common, hello, secret, lease } = side;
+        let common = common.fit_carrier();
         let (handshake, frame) = Handshake::service(hello, secret, &common, &lease);
         let mut session = Self::new(Role::Service, common, handshake, lease, now);
         session.scheduler.control(frame);
@@ -137,13 +148,19 @@ impl Session {
     pub fn gateway(side: GatewaySide, now: Instant) -> Self {
         let GatewaySide { common, node, secrets, nonce, identity } = side;
         let lease = Lease::new(limits::SERVICE_OPENED_STREAMS as u32);
+        let common = common.fit_carrier();
         Self::new(Role::Gateway, common, Handshake::gateway(node, secrets, nonce, identity), lease, now)
     }
 
     fn new(role: Role, common: Common, handshake: Handshake, inbound_lease: Arc<Lease>, now: Instant) -> Self {
         let window = common.limits.connection_window;
+        let peers_first = match role {
+            Role::Gateway => 1,
+            Role::Service => 2,
+        };
         Self {
             role,
+            datagrams: Datagrams::new(common.carrier, peers_first),
             state: State::Handshake(Box::new(handshake)),
             peer: ReceiveLimits::default(),
             handshake_ends: now + common.timers.handshake,
@@ -187,7 +204,7 @@ impl Session {
     /// Whether CLOSE was sent or received, or the link ended.
     #[must_use]
     pub const fn is_over(&self) -> bool {
-        matches!(self.state, State::Closing(_) | State::Closed(_))
+        matches!(self.state, State::Ending { .. } | State::Closing(_) | State::Closed(_))
     }
 
     /// Whether the peer asked to open no more streams here.
@@ -217,6 +234,7 @@ impl Session {
         let result = match &self.state {
             State::Handshake(_) => self.on_handshake(frame, now),
             State::Established => self.on_established(frame, now),
+            State::Ending { .. } => self.on_ending(frame, now),
             State::Closing(_) | State::Closed(_) => Ok(()),
         };
         if let Err(error) = &result {
@@ -237,6 +255,7 @@ impl Session {
         match &self.state {
             State::Closed(_) => {}
             State::Closing(closed) => self.state = State::Closed(closed.clone()),
+            State::Ending { .. } => self.end_now(),
             State::Handshake(_) | State::Established => {
                 let text = "the link ended without CLOSE".to_owned();
                 self.end(Closed { by: ClosedBy::Link, code: CloseCode::Normal, text }, None);
@@ -252,6 +271,7 @@ impl Session {
                 self.close(CloseCode::HandshakeTimeout, "the handshake took too long".to_owned());
             }
             State::Established => self.on_time(now),
+            State::Ending { until, .. } if now >= *until => self.end_now(),
             _ => {}
         }
     }
@@ -267,6 +287,8 @@ impl Session {
                     if missed {
                         self.events.push_back(Event::HeartbeatMissed);
                     }
+                    // The last one may have been lost.
+                    self.scheduler.lease |= self.datagrams.is_some() && self.has_changed_lease();
                 }
                 Due::Degraded => self.events.push_back(Event::Silence(Silence::Degraded)),
                 Due::Dead => {
@@ -275,6 +297,9 @@ impl Session {
                     return self.close(CloseCode::HeartbeatTimeout, text);
                 }
             }
+        }
+        if self.datagrams.is_some() {
+            self.datagrams_on_time(now);
         }
         if self.drain.overdue_at().is_some_and(|at| now >= at) {
             let last = self.last_peer_id;
@@ -295,6 +320,9 @@ impl Session {
             return Err(RegisterError::NotEstablished);
         }
         registration::check_ids(&endpoints).map_err(|error| RegisterError::Ids(error.text))?;
+        if self.datagrams.is_some() {
+            return self.offer(revision, endpoints);
+        }
         for frame in registration::update_frames(revision, endpoints, self.peer.max_frame as usize)? {
             self.scheduler.control(frame);
         }
@@ -303,7 +331,9 @@ impl Session {
 
     /// Gateway: answers an endpoint set; what is not named is accepted.
     pub fn endpoints_result(&mut self, revision: u64, refused: Vec<RefusedEndpoint>) {
-        if self.is_established() {
+        if self.datagrams.is_some() && self.is_established() {
+            self.answer_offer(revision, refused);
+        } else if self.is_established() {
             for frame in registration::result_frames(revision, refused, self.peer.max_frame as usize) {
                 self.scheduler.control(frame);
             }
@@ -351,8 +381,8 @@ impl Session {
 
     /// Ends the link with CLOSE; all streams on it get their outcome now.
     pub fn close(&mut self, code: CloseCode, text: String) {
-        if matches!(self.state, State::Closing(_) | State::Closed(_)) {
-            return;
+        if matches!(self.state, State::Closing(_) | State::Closed(_) | State::Ending { .. }) {
+            return self.end_now();
         }
         let text = bounded_text(text);
         match code {
@@ -394,6 +424,7 @@ impl Session {
                 Output::Closed(closed)
             }
             State::Closed(closed) => Output::Closed(closed.clone()),
+            State::Ending { until, .. } => Output::Idle { wake_at: Some(*until) },
             State::Handshake(_) | State::Established => Output::Idle { wake_at: self.wake_at() },
         }
     }
@@ -403,11 +434,15 @@ impl Session {
     pub fn wake_at(&self) -> Option<Instant> {
         match &self.state {
             State::Closing(_) | State::Closed(_) => return None,
+            State::Ending { until, .. } => return Some(*until),
             State::Handshake(_) | State::Established => {}
         }
         let Some(liveness) = &self.liveness else { return Some(self.handshake_ends) };
         let overload = self.overloaded_since.map(|since| since + limits::OVERLOAD_TIMEOUT);
-        Some([self.drain.overdue_at(), overload].into_iter().flatten().fold(liveness.wake_at(), Instant::min))
+        let datagrams = self.datagrams.as_ref().and_then(|datagrams| datagrams.wake_at());
+        Some(
+            [self.drain.overdue_at(), overload, datagrams].into_iter().flatten().fold(liveness.wake_at(), Instant::min),
+        )
     }
 
     fn next_frame(&mut self) -> Option<Frame> {
@@ -429,6 +464,11 @@ impl Session {
             return Some(Frame::Window(StreamId::CONNECTION, crate::frame::Window { bytes }));
         }
         self.next_window().or_else(|| self.next_data())
+    }
+
+    /// Service: whether its lease is no longer what HELLO said.
+    fn has_changed_lease(&self) -> bool {
+        self.role == Role::Service && self.inbound_lease.generation() > 0
     }
 
     /// Reading pauses while the peer causes control frames faster than it takes them.
@@ -468,15 +508,18 @@ impl Session {
     /// The peer opens nothing above `last` any more.
     fn agree_drain(&mut self, last: StreamId) {
         self.drain = Drain::Agreed { last, reported: false };
+        self.await_stragglers();
         self.check_drained();
     }
 
     fn check_drained(&mut self) {
         if self.accepted == 0
             && self.is_established()
-            && let Drain::Agreed { reported, .. } = &mut self.drain
-            && !std::mem::replace(reported, true)
+            && let Drain::Agreed { last, reported: false } = self.drain
+            && self.has_all_to(last)
         {
+            self.drain = Drain::Agreed { last, reported: true };
+            self.has_settled();
             self.events.push_back(Event::Drained);
         }
     }

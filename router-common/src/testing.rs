@@ -4,6 +4,7 @@
 
 pub mod fuzz;
 pub mod hostile;
+pub mod scattered;
 pub mod world;
 
 use std::collections::VecDeque;
@@ -16,7 +17,7 @@ use crate::frame::{Frame, Hello, PROTOCOL_VERSION, ReceiveLimits};
 use crate::identity::{Identity, Incarnation, Instance, Version};
 use crate::session::lease::Lease;
 use crate::session::{
-    Accepted, Closed, Common, Event, GatewaySide, Output, ProtocolError, Secret, Secrets, ServiceSide, Session,
+    Accepted, Carrier, Closed, Common, Event, GatewaySide, Output, ProtocolError, Secret, Secrets, ServiceSide, Session,
 };
 
 /// Random numbers from a seed: SplitMix64.
@@ -134,7 +135,11 @@ impl Pair {
     pub fn new(setup: Setup) -> Self {
         let now = Instant::now();
         let service_lease = Lease::new(setup.lease);
-        let max_frame = setup.gateway.limits.max_frame.max(setup.service.limits.max_frame);
+        let most = |common: &Common| match common.carrier {
+            Carrier::Stream => common.limits.max_frame,
+            Carrier::Datagrams { max_frame } => max_frame,
+        };
+        let max_frame = most(&setup.gateway).max(most(&setup.service));
         let service = ServiceSide {
             common: setup.service,
             hello: hello(),
@@ -203,6 +208,19 @@ impl Pair {
         let frame = self.through_bytes(frame);
         let now = self.now;
         Some(self.end(end).handle_frame(frame, now))
+    }
+
+    /// Lets any frame that is on its way to `end` arrive, as on a link that reorders.
+    pub fn deliver_any(&mut self, end: End, random: &mut Random) -> Option<Result<(), ProtocolError>> {
+        let frame = self.take_any(end, random)?;
+        self.wire(end).push_front(frame);
+        self.deliver(end)
+    }
+
+    /// Takes any frame that is on its way to `end`: it is lost, or comes later.
+    pub fn take_any(&mut self, end: End, random: &mut Random) -> Option<Frame> {
+        let wire = self.wire(end);
+        if wire.is_empty() { None } else { wire.remove(random.below(wire.len())) }
     }
 
     /// Exchanges two neighbouring data frames of different streams on their way to `end`, if there are such.

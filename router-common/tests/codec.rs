@@ -344,8 +344,8 @@ fn registration() -> impl Strategy<Value = Frame> {
         (part(), vec(descriptor(), 0..6)).prop_map(|((revision, part, last), endpoints)| {
             Frame::EndpointsUpdate(Box::new(Wire::new(EndpointsUpdate { revision, part, last, endpoints })))
         }),
-        (part(), vec(refusal, 0..6)).prop_map(|((revision, part, last), refused)| {
-            Frame::EndpointsResult(Box::new(Wire::new(EndpointsResult { revision, part, last, refused })))
+        (part(), any::<u64>(), vec(refusal, 0..6)).prop_map(|((revision, part, last), generation, refused)| {
+            Frame::EndpointsResult(Box::new(Wire::new(EndpointsResult { revision, generation, part, last, refused })))
         }),
     ]
 }

@@ -54,9 +54,32 @@ impl Default for Timers {
     }
 }
 
+/// What a link can do, as far as the protocol draws consequences from it (SPEC 4, 7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Carrier {
+    /// Frames arrive in the order in which they were sent, none is missing, and a body may take many of them.
+    #[default]
+    Stream,
+    /// Each frame arrives whole and at most once, in any order, and some not at all. A message is one frame.
+    Datagrams {
+        /// Largest frame payload that it takes, in bytes; [`limits::DATAGRAM_FRAME_BYTES`] or more.
+        max_frame: u32,
+    },
+}
+
+impl Carrier {
+    /// Whether bodies may be larger than a frame: without that there are neither trailers nor tunnels.
+    #[must_use]
+    pub const fn is_streaming(self) -> bool {
+        matches!(self, Self::Stream)
+    }
+}
+
 /// What both sides of a link need.
 #[derive(Debug, Clone)]
 pub struct Common {
+    /// What the link can do. Default: [`Carrier::Stream`].
+    pub carrier: Carrier,
     /// What this side states that it receives.
     pub limits: ReceiveLimits,
     pub timers: Timers,
@@ -72,6 +95,7 @@ pub struct Common {
 impl Default for Common {
     fn default() -> Self {
         Self {
+            carrier: Carrier::Stream,
             limits: ReceiveLimits::default(),
             timers: Timers::default(),
             budget: Budget::new(limits::NODE_BUFFER_BYTES),
@@ -151,6 +175,12 @@ pub enum OpenError {
     Full,
     #[error("the head and the peer's frame limit do not fit")]
     HeadTooLarge,
+    /// [`Carrier::Datagrams`]: head and body do not fit one frame.
+    #[error("the request does not fit into one frame of this link")]
+    TooLarge,
+    /// [`Carrier::Datagrams`]: it would take more than one frame, whatever its size.
+    #[error("this link carries neither tunnels nor bodies that stream")]
+    Streams,
 }
 
 /// An operation on a stream that is over.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::drain::Drain;
-use super::event::{Accepted, Common, Event, Joining, ProtocolError};
+use super::event::{Accepted, Carrier, Common, Event, Joining, ProtocolError};
 use super::lease::Lease;
 use super::liveness::Liveness;
 use super::proof::{Nonces, Prover, Secret, Secrets, Transcript};
@@ -121,7 +121,7 @@ impl Session {
 
     fn on_hello(&mut self, listening: Listening, wire: Box<Wire<Hello>>) -> Result<(), ProtocolError> {
         let hello = wire.value().clone();
-        check_hello(&hello)?;
+        check_hello(&hello, self.common.carrier)?;
         if listening.secrets.is_none() {
             let identity = listening.identity;
             return self.decide(listening.node, hello, identity, None);
@@ -234,7 +234,7 @@ impl Session {
             let text = format!("the gateway chose protocol version {}, which was not offered", welcome.version);
             return Err(refuse(CloseCode::UnsupportedVersion, text));
         }
-        check_limits(&welcome.limits)?;
+        check_limits(&welcome.limits, self.common.carrier)?;
         let heartbeat = welcome.heartbeat();
         if heartbeat.is_zero() {
             return Err(ProtocolError::new("a heartbeat interval of 0"));
@@ -249,7 +249,8 @@ impl Session {
         Ok(())
     }
 
-    fn establish(&mut self, peer: ReceiveLimits, now: Instant) {
+    fn establish(&mut self, mut peer: ReceiveLimits, now: Instant) {
+        self.establish_datagrams(&mut peer);
         self.peer = peer;
         self.send_credit = SendCredit::new(peer.connection_window);
         self.state = State::Established;
@@ -269,7 +270,7 @@ impl Session {
     }
 }
 
-fn check_hello(hello: &Hello) -> Result<(), ProtocolError> {
+fn check_hello(hello: &Hello, carrier: Carrier) -> Result<(), ProtocolError> {
     if !hello.versions.contains(&PROTOCOL_VERSION) {
         let text = format!("the gateway speaks protocol version {PROTOCOL_VERSION}, HELLO offers {:?}", hello.versions);
         return Err(refuse(CloseCode::UnsupportedVersion, text));
@@ -281,11 +282,12 @@ fn check_hello(hello: &Hello) -> Result<(), ProtocolError> {
         let text = format!("link {} of {}: there are 1 to {}, counted from 0", hello.link, hello.links, limits::LINKS);
         return Err(ProtocolError::new(text));
     }
-    check_limits(&hello.limits)
+    check_limits(&hello.limits, carrier)
 }
 
-fn check_limits(stated: &ReceiveLimits) -> Result<(), ProtocolError> {
-    let frames = limits::FRAME_PAYLOAD_BYTES..=limits::FRAME_PAYLOAD_BYTES_MAX;
+fn check_limits(stated: &ReceiveLimits, carrier: Carrier) -> Result<(), ProtocolError> {
+    let least = if carrier.is_streaming() { limits::FRAME_PAYLOAD_BYTES } else { limits::DATAGRAM_FRAME_BYTES };
+    let frames = least..=limits::FRAME_PAYLOAD_BYTES_MAX;
     let windows = 1..=limits::WINDOW_MAX as u32;
     if !frames.contains(&stated.max_frame)
         || !windows.contains(&stated.stream_window)

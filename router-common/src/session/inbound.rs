@@ -21,6 +21,9 @@ impl Session {
         if let Some(silence) = self.liveness.as_mut().and_then(|liveness| liveness.hear(now)) {
             self.events.push_back(Event::Silence(silence));
         }
+        if self.datagrams.is_some() {
+            return self.on_datagram(frame, now);
+        }
         match (frame, self.role) {
             (Frame::Request(request), _) => self.on_request(request, now),
             (Frame::Response(response), _) => self.on_response(response, now),
@@ -56,7 +59,7 @@ impl Session {
     }
 
     fn on_request(&mut self, request: Request, now: Instant) -> Result<(), ProtocolError> {
-        let Request { stream: id, head, body, end, tunnel } = request;
+        let Request { stream: id, ref body, .. } = request;
         if id.is_gateway_opened() != (self.role == Role::Service) {
             return Err(ProtocolError::new(format!("REQUEST with id {id}, which is this side's to open")));
         }
@@ -68,6 +71,13 @@ impl Session {
         if body.len() > self.common.limits.stream_window as usize {
             return Err(FlowError.into());
         }
+        self.admit(request, now)
+    }
+
+    /// A REQUEST that was charged, whose id is fresh.
+    #[inline(always)]
+    pub(super) fn admit(&mut self, request: Request, now: Instant) -> Result<(), ProtocolError> {
+        let Request { stream: id, head, body, end, tunnel } = request;
         if !self.drain.admits(id) {
             self.refuse_request(id, Reason::Refused, "this link is drained");
             return Ok(());
@@ -98,20 +108,27 @@ impl Session {
             self.cancel(key, Reason::ProtocolError, "the body does not have the length that its head says");
             return Ok(());
         }
-        self.last_accepted = id;
+        self.last_accepted = self.last_accepted.max(id);
         let key = self.key(slot);
         self.events.push_back(Event::Request(key, head));
         Ok(())
     }
 
-    fn refuse_request(&mut self, id: StreamId, reason: Reason, text: &str) {
+    pub(super) fn refuse_request(&mut self, id: StreamId, reason: Reason, text: &str) {
         self.scheduler.control(Frame::Cancel(id, Box::new(Cancel { reason, text: text.to_owned() })));
     }
 
     fn on_response(&mut self, response: Response, now: Instant) -> Result<(), ProtocolError> {
-        let Response { stream: id, head, body, end, tunnel } = response;
-        self.charge_link(body.len())?;
+        let id = response.stream;
+        self.charge_link(response.body.len())?;
         let Some(slot) = self.find(id, "RESPONSE", Side::Opener)? else { return Ok(()) };
+        self.take_response(slot, response, now)
+    }
+
+    /// A RESPONSE that was charged, for a stream that was opened here.
+    #[inline(always)]
+    pub(super) fn take_response(&mut self, slot: u32, response: Response, now: Instant) -> Result<(), ProtocolError> {
+        let Response { stream: id, head, body, end, tunnel } = response;
         let stream = &mut self.streams[slot as usize];
         if stream.wire == Wire::Cancelled {
             if end {
@@ -184,7 +201,7 @@ impl Session {
     }
 
     /// Body bytes for a stream that is Live.
-    fn arrive(&mut self, slot: u32, bytes: Bytes, end: bool, now: Instant) -> Result<(), ProtocolError> {
+    pub(super) fn arrive(&mut self, slot: u32, bytes: Bytes, end: bool, now: Instant) -> Result<(), ProtocolError> {
         let received = self.take_in(slot, bytes, end, now)?;
         // A sender that goes on after its length was wrong is told to stop; a response that ended so has ended.
         if received == Received::WrongLength && !end && self.streams[slot as usize].side == Side::Opener {
@@ -251,7 +268,7 @@ impl Session {
         true
     }
 
-    fn on_cancel(&mut self, id: StreamId, cancel: Cancel) -> Result<(), ProtocolError> {
+    pub(super) fn on_cancel(&mut self, id: StreamId, cancel: Cancel) -> Result<(), ProtocolError> {
         let Some(slot) = self.known(id, "CANCEL")? else { return Ok(()) };
         let stream = &mut self.streams[slot as usize];
         let Cancel { reason, text } = cancel;
@@ -301,7 +318,7 @@ impl Session {
         Ok(())
     }
 
-    fn on_heartbeat(&mut self, heartbeat: Heartbeat) {
+    pub(super) fn on_heartbeat(&mut self, heartbeat: Heartbeat) {
         let Heartbeat { sequence, status, in_flight, load } = heartbeat;
         self.scheduler.ack = Some(self.scheduler.ack.map_or(sequence, |last| last.max(sequence)));
         self.events.push_back(Event::Heartbeat { status, in_flight, load });
@@ -310,7 +327,7 @@ impl Session {
         }
     }
 
-    fn on_heartbeat_ack(&mut self, sequence: u64, now: Instant) -> Result<(), ProtocolError> {
+    pub(super) fn on_heartbeat_ack(&mut self, sequence: u64, now: Instant) -> Result<(), ProtocolError> {
         let Some(Ok(average)) = self.liveness.as_mut().map(|liveness| liveness.answer(sequence, now)) else {
             return Err(ProtocolError::new(format!("HEARTBEAT_ACK {sequence} for a heartbeat that was never sent")));
         };
@@ -329,14 +346,14 @@ impl Session {
         }
     }
 
-    fn on_lease(&mut self, update: LeaseUpdate) {
+    pub(super) fn on_lease(&mut self, update: LeaseUpdate) {
         let limit = update.limit.min(limits::LEASE_MAX);
         if self.outbound_lease.as_ref().is_some_and(|lease| lease.update(update.generation, limit)) {
             self.events.push_back(Event::Lease { limit });
         }
     }
 
-    fn on_drain(&mut self, drain: DrainFrame) -> Result<(), ProtocolError> {
+    pub(super) fn on_drain(&mut self, drain: DrainFrame) -> Result<(), ProtocolError> {
         match (drain.phase, self.drain) {
             (DrainPhase::Request, _) => {
                 // The highest id that was opened; this side opens nothing above it from now on.
@@ -386,7 +403,7 @@ impl Session {
     }
 
     fn on_result(&mut self, result: EndpointsResult, bytes: usize) -> Result<(), ProtocolError> {
-        let EndpointsResult { revision, part, last, refused: items } = result;
+        let EndpointsResult { revision, part, last, refused: items, .. } = result;
         if let Some(refused) = self.results.add("ENDPOINTS_RESULT", Part { revision, part, last, items, bytes })? {
             self.events.push_back(Event::EndpointsResult { revision, refused });
         }
@@ -417,7 +434,7 @@ impl Session {
     }
 
     /// Likewise, for frames that only one side of a stream may send.
-    fn find(&self, id: StreamId, name: &'static str, side: Side) -> Result<Option<u32>, ProtocolError> {
+    pub(super) fn find(&self, id: StreamId, name: &'static str, side: Side) -> Result<Option<u32>, ProtocolError> {
         let slot = self.known(id, name)?;
         let mine = id.is_gateway_opened() == (self.role == Role::Gateway);
         if mine != (side == Side::Opener) {

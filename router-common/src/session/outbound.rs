@@ -13,7 +13,7 @@ use crate::head::{ResponseHead, Trailers};
 use crate::limits;
 
 /// Length of the field before a head in REQUEST and RESPONSE.
-const HEAD_PREFIX: usize = 2;
+pub(super) const HEAD_PREFIX: usize = 2;
 /// The status of a response that accepts a tunnel.
 pub(super) const TUNNEL_STATUS: u16 = 200;
 
@@ -25,7 +25,7 @@ impl Session {
     pub fn open(&mut self, opening: Opening) -> Result<StreamKey, OpenError> {
         match self.state {
             State::Handshake(_) => return Err(OpenError::NotEstablished),
-            State::Closing(_) | State::Closed(_) => return Err(OpenError::Closed),
+            State::Ending { .. } | State::Closing(_) | State::Closed(_) => return Err(OpenError::Closed),
             State::Established if self.peer_draining => return Err(OpenError::Draining),
             State::Established => {}
         }
@@ -33,6 +33,9 @@ impl Session {
         let unbounded = opening.permit.is_none() && self.opened >= limits::SERVICE_OPENED_STREAMS;
         if unbounded || self.opened as u64 >= ids_left {
             return Err(OpenError::Full);
+        }
+        if self.datagrams.is_some() {
+            self.check_whole(&opening)?;
         }
         let slot = self.insert(Side::Opener, Wire::Unsent);
         let Opening { head, body, end, tunnel, permit } = opening;
@@ -48,11 +51,24 @@ impl Session {
         Ok(self.key(slot))
     }
 
+    /// A message is one frame on this link.
+    #[cold]
+    fn check_whole(&self, opening: &Opening) -> Result<(), OpenError> {
+        if opening.tunnel || !opening.end {
+            return Err(OpenError::Streams);
+        }
+        let fits = self.fits(opening.head.as_bytes().len(), opening.body.len());
+        if fits { Ok(()) } else { Err(OpenError::TooLarge) }
+    }
+
     /// Answers a stream that the peer opened. Once; `end`: `body` is all of it; `tunnel`: accept the tunnel, which takes
     /// a 200 to a request that asked for one, and is an ordinary answer otherwise.
     ///
+    /// Where a message is one frame ([`Carrier::Datagrams`](super::Carrier)), `body` is all of it; or there is none, and
+    /// `end` is given later by [`finish`](Self::finish).
+    ///
     /// # Errors
-    /// When the stream was cancelled or is answered already.
+    /// When the stream was cancelled or is answered already; or the answer does not fit: see [`fits`](Self::fits).
     pub fn respond(
         &mut self,
         key: StreamKey,
@@ -61,6 +77,9 @@ impl Session {
         end: bool,
         tunnel: bool,
     ) -> Result<(), StreamClosed> {
+        if self.datagrams.is_some() && !(self.fits(head.as_bytes().len(), body.len()) && (end || body.is_empty())) {
+            return Err(StreamClosed);
+        }
         let stream = self.held(key).ok_or(StreamClosed)?;
         if stream.side != Side::Responder || stream.wire != Wire::Live || stream.send.begun {
             return Err(StreamClosed);
@@ -97,6 +116,9 @@ impl Session {
     /// # Errors
     /// When nothing can be sent on the stream any more.
     pub fn send_data(&mut self, key: StreamKey, bytes: Bytes) -> Result<(), StreamClosed> {
+        if self.datagrams.is_some() {
+            return Err(StreamClosed);
+        }
         let stream = self.held(key).filter(|stream| !stream.is_send_closed() && stream.send.begun);
         stream.ok_or(StreamClosed)?.send.queue.push(bytes);
         self.schedule(key.index);
@@ -108,11 +130,12 @@ impl Session {
     /// # Errors
     /// When nothing can be sent on the stream any more.
     pub fn finish(&mut self, key: StreamKey, trailers: Option<Trailers>) -> Result<(), StreamClosed> {
+        let streams = self.datagrams.is_none();
         let stream = self.held(key).filter(|stream| !stream.is_send_closed() && stream.send.begun);
         let send = &mut stream.ok_or(StreamClosed)?.send;
         send.finished = true;
-        // A tunnel has no trailers.
-        send.trailers = trailers.filter(|_| !send.tunnel).map(Box::new);
+        // A tunnel has no trailers, and neither has a message of one frame.
+        send.trailers = trailers.filter(|_| !send.tunnel && streams).map(Box::new);
         self.schedule(key.index);
         Ok(())
     }
@@ -203,11 +226,15 @@ impl Session {
     /// orderly end of the link took the stream with it. `None`: it is awaited, or answered, or the link broke.
     pub fn cancel_reason(&mut self, key: StreamKey) -> Option<Reason> {
         let ended = match &self.state {
-            State::Closing(closed) | State::Closed(closed) if closed.by != ClosedBy::Link => match closed.code {
-                CloseCode::Shutdown => Some(Reason::Shutdown),
-                CloseCode::Superseded => Some(Reason::Superseded),
-                _ => None,
-            },
+            State::Closing(closed) | State::Closed(closed) | State::Ending { closed, .. }
+                if closed.by != ClosedBy::Link =>
+            {
+                match closed.code {
+                    CloseCode::Shutdown => Some(Reason::Shutdown),
+                    CloseCode::Superseded => Some(Reason::Superseded),
+                    _ => None,
+                }
+            }
             _ => None,
         };
         let stream = self.held(key)?;
@@ -278,6 +305,9 @@ impl Session {
 
     /// The next frame of some stream: a head with first bytes, a piece of data, trailers, or a bare end.
     pub(super) fn next_data(&mut self) -> Option<Frame> {
+        if self.datagrams.is_some() {
+            return self.next_message();
+        }
         loop {
             let credit = self.send_credit.available();
             let key = self.scheduler.next(credit > 0)?;
@@ -292,11 +322,12 @@ impl Session {
                 }
                 Some(_) => {}
             }
-            return Some(self.transmit(key.index, credit));
+            return Some(self.transmit::<false>(key.index, credit));
         }
     }
 
-    fn transmit(&mut self, slot: u32, credit: usize) -> Frame {
+    /// Sends from a stream: the next piece that credit allows, or the `WHOLE` message.
+    pub(super) fn transmit<const WHOLE: bool>(&mut self, slot: u32, credit: usize) -> Frame {
         let max_frame = self.peer.max_frame as usize;
         let given = StreamId::new(self.next_id).unwrap_or(StreamId::CONNECTION);
         let stream = &mut self.streams[slot as usize];
@@ -309,10 +340,15 @@ impl Session {
             self.next_id += 2;
             self.by_id.insert(id, slot);
         }
-        let most = self.scheduler.chunk(max_frame - head_size).min(credit);
+        let most = if WHOLE { usize::MAX } else { self.scheduler.chunk(max_frame - head_size).min(credit) };
         let (body, end, trailers) = take_body(&mut stream.send, most, head.is_none());
-        self.send_credit.spend(body.len());
+        if !WHOLE {
+            self.send_credit.spend(body.len());
+        }
         let wakes_writer = !body.is_empty() && !stream.send.finished;
+        if WHOLE && let Some(Head::Request(request)) = &head {
+            self.watch_loss(self.key(slot), request.deadline());
+        }
         if end && side == Side::Responder {
             self.finish_wire(slot);
         } else {
@@ -353,7 +389,7 @@ fn take_body(send: &mut SendHalf, most: usize, headless: bool) -> (Bytes, bool, 
 }
 
 /// What a stream has to send, if it may.
-fn wants(stream: &Stream) -> Option<Wants> {
+pub(super) fn wants(stream: &Stream) -> Option<Wants> {
     let send = &stream.send;
     if !matches!(stream.wire, Wire::Unsent | Wire::Live) || !send.begun || send.ended {
         return None;

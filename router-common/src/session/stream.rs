@@ -118,6 +118,8 @@ pub(super) struct ReceiveHalf {
     pub(super) head: Option<ResponseHead>,
     /// RESPONSE has arrived.
     pub(super) answered: bool,
+    /// The end has overtaken RESPONSE (links that reorder).
+    pub(super) end_came: bool,
     pub(super) queue: Pieces,
     pub(super) trailers: Option<Box<Trailers>>,
     pub(super) window: ReceiveWindow,
@@ -173,6 +175,7 @@ impl Stream {
                 state: ReceiveState::Open,
                 head: None,
                 answered: false,
+                end_came: false,
                 queue: Pieces::default(),
                 trailers: None,
                 window,

@@ -159,7 +159,9 @@ pub(crate) fn samples() -> Vec<Sample> {
         update(1, true, vec![full_descriptor()]),
     );
     add("endpoints-update-empty", "A set of no endpoints.", update(0, true, Vec::new()));
-    let result = |refused| Frame::EndpointsResult(boxed(EndpointsResult { revision: 1, part: 0, last: true, refused }));
+    let result = |refused| {
+        Frame::EndpointsResult(boxed(EndpointsResult { revision: 1, generation: 0, part: 0, last: true, refused }))
+    };
     add("endpoints-result", "All of revision 1 accepted: what is not named is.", result(Vec::new()));
     let refusal =
         RefusedEndpoint { id: EndpointId::new(2).expect("not 0"), reason: "the path is owned by `billing`".into() };

@@ -24,8 +24,8 @@ use crate::identity::{Identity, Incarnation, Instance};
 use crate::limits;
 use crate::session::lease::Lease;
 use crate::session::{
-    Accepted, Budget, Common, Event, GatewaySide, Opening, Output, ProtocolError, Read, ReadHead, Secret, Secrets,
-    ServiceSide, Session, StreamKey, Timers,
+    Accepted, Budget, Carrier, Common, Event, GatewaySide, Opening, Output, ProtocolError, Read, ReadHead, Secret,
+    Secrets, ServiceSide, Session, StreamKey, Timers,
 };
 use crate::wire::Wire;
 
@@ -69,6 +69,7 @@ impl Scene {
 
     fn common(self, budget: &Arc<Budget>) -> Common {
         Common {
+            carrier: Carrier::Stream,
             limits: self.limits(),
             timers: Timers::default(),
             budget: Arc::clone(budget),
@@ -390,7 +391,13 @@ impl<'a> Play<'a> {
                     .into_iter()
                     .map(|endpoint| RefusedEndpoint { id: endpoint.id, reason: "taken".to_owned() })
                     .collect();
-                Frame::EndpointsResult(Box::new(Wire::new(EndpointsResult { revision, part, last, refused })))
+                Frame::EndpointsResult(Box::new(Wire::new(EndpointsResult {
+                    revision,
+                    generation: 0,
+                    part,
+                    last,
+                    refused,
+                })))
             }
             _ => self.handshake_frame(),
         }
