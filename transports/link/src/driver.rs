@@ -102,6 +102,7 @@ impl Driver {
         application: impl Application,
         environment: Arc<dyn Environment>,
     ) -> (Self, Handle) {
+        debug_assert_eq!(session.carrier(), link.capabilities().carrier(), "the session is told what its link can do");
         let shared = Shared::new(session, link.peer().clone(), environment);
         let handle = Handle::new(Arc::clone(&shared));
         let driver = Self {
@@ -203,6 +204,9 @@ impl Driver {
         let mut state = shared.lock();
         state.driver_works();
         state.take_late(now, &mut self.wakers);
+        if shared.whole.is_some() {
+            state.session.observe(now);
+        }
         for frame in self.received.drain(..) {
             if let Err(error) = state.session.handle_frame(frame, now) {
                 debug!(peer = %shared.peer, %error, "the peer broke the protocol");

@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use router_common::frame::Reason;
 use router_common::head::HeadError;
@@ -18,6 +18,7 @@ use crate::convert;
 use crate::pump::{Gathered, Progress, Pump, Pumped};
 use crate::shared::{Begun, Interest, Shared};
 use crate::tunnel::{End, Tunnel};
+use crate::whole::{self, Gathering};
 
 /// Why there is no response. `whole` says that nothing of the request's body is gone, so that it could be sent again.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +42,16 @@ pub enum CallError {
     /// The head does not fit into the peer's frames.
     #[error("the request's head does not fit into a frame")]
     HeadTooLarge,
+    /// The request does not fit into a frame, and the link carries no others ([`Handle::is_streaming`](crate::Handle)). It
+    /// was not sent, and is as it was: another link may carry it.
+    #[error("the request does not fit into one frame of the link")]
+    TooLarge,
+    /// The request asks for a tunnel, or has trailers, which this link does not carry. It was not sent either.
+    #[error("the link carries neither tunnels nor trailers")]
+    Streams,
+    /// The response does not fit into a frame of such a link. A handler has seen the request.
+    #[error("the response does not fit into one frame of the link")]
+    ResponseTooLarge,
     /// Our side's body failed. The stream was cancelled.
     #[error("the request's body: {0}")]
     Body(BodyError),
@@ -58,6 +69,7 @@ impl CallError {
     pub const fn leaves_whole(&self) -> bool {
         match self {
             Self::Unseen { whole } | Self::Lost { whole } | Self::Cancelled { whole, .. } => *whole,
+            Self::TooLarge | Self::Streams => true,
             _ => false,
         }
     }
@@ -84,6 +96,8 @@ pub struct Exchange<R = http::Request<Body>> {
 enum State {
     /// The first bytes of the body are being gathered.
     Gathering { gathered: Gathered, yielded: bool },
+    /// All of the body is being gathered: it is to be one frame.
+    Whole(Box<Gathering>),
     /// The stream is open.
     Open { key: StreamKey, pump: Option<Pump>, whole: bool },
     /// The outcome was given.
@@ -129,6 +143,9 @@ impl<R> Exchange<R> {
 impl<R: BorrowMut<http::Request<Body>>> Exchange<R> {
     /// Gathers the first bytes, and opens.
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CallError>> {
+        if let Some(most) = self.shared.whole {
+            return self.poll_open_whole(most, cx);
+        }
         let State::Gathering { gathered, yielded } = &mut self.state else { return Poll::Ready(Ok(())) };
         let body = self.request.borrow_mut().body_mut();
         let whole = match body.whole() {
@@ -173,6 +190,40 @@ impl<R: BorrowMut<http::Request<Body>>> Exchange<R> {
         Poll::Ready(Ok(()))
     }
 
+    /// Gathers the body, and opens, where a message is one frame. A client that waits for 100 (Continue) gets it by being
+    /// read from.
+    #[cold]
+    fn poll_open_whole(&mut self, most: usize, cx: &mut Context<'_>) -> Poll<Result<(), CallError>> {
+        if self.call.tunnel.is_some() {
+            return Poll::Ready(Err(CallError::Streams));
+        }
+        let body = self.request.borrow_mut().body_mut();
+        let bytes = if let Some(bytes) = body.whole() {
+            bytes
+        } else {
+            if matches!(self.state, State::Gathering { .. }) {
+                let gathering = Gathering::until(most, self.call.deadline, self.shared.environment());
+                self.state = State::Whole(Box::new(gathering));
+            }
+            let State::Whole(gathering) = &mut self.state else { return Poll::Ready(Err(CallError::Closed)) };
+            let (rest, error) = match ready!(gathering.poll(body, cx)) {
+                Err(error) => return Poll::Ready(Err(CallError::Body(error))),
+                Ok(whole::Gathered::Late) => return Poll::Ready(Err(CallError::Expired)),
+                Ok(whole::Gathered::Whole(bytes)) => (bytes.into(), None),
+                Ok(whole::Gathered::TooLarge(rest)) => (rest, Some(CallError::TooLarge)),
+                Ok(whole::Gathered::Trailers(rest)) => (rest, Some(CallError::Streams)),
+            };
+            *body = rest;
+            if let Some(error) = error {
+                return Poll::Ready(Err(error));
+            }
+            body.whole().unwrap_or_default()
+        };
+        let key = self.open(bytes, true, cx)?;
+        self.state = State::Open { key, pump: None, whole: true };
+        Poll::Ready(Ok(()))
+    }
+
     fn open(&mut self, body: bytes::Bytes, end: bool, cx: &Context<'_>) -> Result<StreamKey, CallError> {
         let now = self.shared.now();
         if self.call.deadline.is_some_and(|deadline| deadline <= now) {
@@ -196,6 +247,8 @@ impl<R: BorrowMut<http::Request<Body>>> Exchange<R> {
         })?;
         opened.map_err(|error| match error {
             OpenError::HeadTooLarge => CallError::HeadTooLarge,
+            OpenError::TooLarge => CallError::TooLarge,
+            OpenError::Streams => CallError::Streams,
             _ => CallError::Unseen { whole: end },
         })
     }
@@ -285,6 +338,9 @@ impl<R: BorrowMut<http::Request<Body>>> Exchange<R> {
                 Poll::Ready(Err(match failure {
                     StreamFailure::Unseen => CallError::Unseen { whole },
                     StreamFailure::Lost => CallError::Lost { whole },
+                    StreamFailure::Cancelled { reason: Reason::PayloadLimit, .. } if self.shared.whole.is_some() => {
+                        CallError::ResponseTooLarge
+                    }
                     StreamFailure::Cancelled { reason, text } => CallError::Cancelled { reason, text, whole },
                     StreamFailure::Length => CallError::Response,
                     _ => CallError::Closed,
@@ -332,7 +388,7 @@ impl<R: BorrowMut<http::Request<Body>> + Unpin> Future for Exchange<R> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        if matches!(this.state, State::Gathering { .. }) {
+        if matches!(this.state, State::Gathering { .. } | State::Whole(_)) {
             match this.poll_open(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(error)) => {
@@ -357,7 +413,7 @@ impl<R> Drop for Exchange<R> {
 impl<R> fmt::Debug for Exchange<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
-            State::Gathering { .. } => "gathering",
+            State::Gathering { .. } | State::Whole(_) => "gathering",
             State::Open { .. } => "open",
             State::Done => "done",
         };

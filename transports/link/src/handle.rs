@@ -111,6 +111,13 @@ impl Handle {
         self.shared.look(|state| state.session.streams())
     }
 
+    /// Whether it carries bodies of any length, trailers and tunnels. Where it does not, a message is one frame, and
+    /// another is refused: see [`CallError::TooLarge`](crate::CallError) and [`CallError::Streams`](crate::CallError).
+    #[must_use]
+    pub fn is_streaming(&self) -> bool {
+        self.shared.whole.is_none()
+    }
+
     /// Who is at the other end.
     #[must_use]
     pub fn peer(&self) -> &PeerInfo {

@@ -35,6 +35,7 @@ mod shared;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod tunnel;
+mod whole;
 
 pub use application::{Application, ConnectionEvent, Refused};
 pub use backoff::Backoff;

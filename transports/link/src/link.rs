@@ -14,6 +14,7 @@ use bytes::Bytes;
 use router_common::codec::DecodeError;
 use router_common::frame::Frame;
 use router_common::identity::Identity;
+use router_common::session::Carrier;
 
 /// A boxed future that can be sent between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -25,7 +26,15 @@ pub type BoxListener = Box<dyn Listener>;
 /// Frames in, frames out: one carrier between an instance and a gateway (SPEC 7).
 ///
 /// A link carries frames in order (unless its [`Capabilities`] say otherwise), whole, and at most once; but a large frame
-/// of body bytes may be given out as several, which say the same. It does not know what frames mean. After [`LinkError::Protocol`] it can still send, so that the peer is told, and receiving throws away
+/// of body bytes may be given out as several, which say the same. It does not know what frames mean.
+///
+/// One that is not [ordered](Capabilities::ordered) promises less (docs/PROTOCOL.md, "Carriers that reorder or carry small
+/// messages"): each frame arrives whole and at most once, in any order; and it arrives, unless it has expired, which takes
+/// no longer than [`LOSS_GRACE`](router_common::limits::LOSS_GRACE), or the link has ended. Until WELCOME it keeps the
+/// order: what overtakes WELCOME it holds back. [`poll_close`](Self::poll_close) goes on until what was flushed has arrived
+/// or expired, since CLOSE overtakes answers too; and reading goes on meanwhile.
+///
+/// After [`LinkError::Protocol`] it can still send, so that the peer is told, and receiving throws away
 /// what comes until the end; after any other error it is only dropped.
 pub trait Link: Send + 'static {
     /// Waits for frames and pushes what has arrived, at least one, to `into`. One call pushes a bounded batch, so that
@@ -167,7 +176,7 @@ impl dyn Listener {
 pub struct Capabilities {
     /// Frames arrive in the order in which they were sent, and none is missing.
     pub ordered: bool,
-    /// Bodies may be larger than one frame.
+    /// Bodies may be larger than one frame, and there are trailers and tunnels.
     pub streaming: bool,
     /// Largest frame payload it can carry, in bytes.
     pub max_frame: u32,
@@ -177,6 +186,13 @@ impl Capabilities {
     /// A byte stream, or what is as good: ordered, streaming, frames up to the protocol's bound.
     pub const STREAM: Self =
         Self { ordered: true, streaming: true, max_frame: router_common::limits::FRAME_PAYLOAD_BYTES_MAX };
+
+    /// What a session on such a link is to be told ([`Common::carrier`](router_common::session::Common)). Where frames are
+    /// reordered, or bodies do not stream, a message is one frame.
+    #[must_use]
+    pub const fn carrier(self) -> Carrier {
+        if self.ordered && self.streaming { Carrier::Stream } else { Carrier::Datagrams { max_frame: self.max_frame } }
+    }
 }
 
 /// Who is at the other end of a link, as far as its carrier knows.

@@ -70,6 +70,11 @@ pub(crate) struct Remains {
 }
 
 impl Remains {
+    /// What was taken, in order, then the trailers or the rest.
+    pub(crate) const fn new(taken: VecDeque<Bytes>, trailers: Option<HeaderMap>, rest: Option<Body>) -> Self {
+        Self { taken, trailers, rest }
+    }
+
     /// Puts bytes before everything else.
     fn put_back(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {

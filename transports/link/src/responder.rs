@@ -1,5 +1,6 @@
 //! Responder: the exactly-once answer to a stream that the peer opened (SPEC 4).
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -16,9 +17,10 @@ use crate::body::Body;
 use crate::body_error::BodyError;
 use crate::context::{Cancellation, Cancelled};
 use crate::convert;
-use crate::pump::{self, Gathered, Pump, Pumped};
+use crate::pump::{self, Gathered, Pump, Pumped, Remains};
 use crate::shared::Shared;
 use crate::tunnel::{Accept, Work};
+use crate::whole::{self, Gathering};
 
 /// Answers one request. Dropped without an answer, it cancels the stream with `handler_failed`.
 ///
@@ -76,7 +78,7 @@ impl Responder {
     /// and is to be kept until then. An answer whose body is at hand ends at the first poll, and one that opens a tunnel
     /// ([`Accept`]) with the work on it.
     pub fn respond(self, response: http::Response<Body>) -> Respond {
-        Respond { hold: self.0, response: Some(response), rest: Rest::Nothing }
+        Respond { hold: self.0, response: Some(response), rest: Rest::Nothing, head_first: false }
     }
 
     /// Cancels the stream: [`Reason::Refused`] says that no handler has seen the request, so that it may go elsewhere.
@@ -148,6 +150,10 @@ pub enum RespondError {
     /// The body failed; the peer sees it cut short.
     #[error("the response's body: {0}")]
     Body(BodyError),
+    /// It does not fit into a frame, or has trailers, and the link carries no such thing; the peer was told
+    /// `payload_limit`.
+    #[error("the response does not fit into one frame of the link")]
+    TooLarge,
 }
 
 /// An answer on its way. Dropped before its end, it cancels the stream with `handler_failed`.
@@ -157,6 +163,7 @@ pub struct Respond {
     /// Until the first poll. In place: most answers end there.
     response: Option<http::Response<Body>>,
     rest: Rest,
+    head_first: bool,
 }
 
 /// What there is to be done behind the head.
@@ -165,9 +172,25 @@ enum Rest {
     /// Few answers need it, and all have its place.
     Body(Box<Pump>),
     Tunnel(Work),
+    /// All of the answer: it is to be one frame.
+    Whole(Box<Answer>),
+}
+
+/// An answer whose body is being gathered.
+struct Answer {
+    parts: http::response::Parts,
+    body: Body,
+    gathering: Gathering,
 }
 
 impl Respond {
+    /// The head leaves at once, and the body has only an end, which may come later: the answer of a one-way endpoint. It
+    /// makes a difference on links that carry a message in one frame or not at all.
+    pub const fn head_first(mut self) -> Self {
+        self.head_first = true;
+        self
+    }
+
     /// Sends the head and what there is of the body. Gives the rest.
     fn start(&mut self, response: http::Response<Body>, cx: &mut Context<'_>) -> Result<Rest, RespondError> {
         let (mut parts, mut body) = response.into_parts();
@@ -176,6 +199,9 @@ impl Respond {
             && self.accepts(&parts)?
         {
             return Ok(Rest::Tunnel(accept.begin(Arc::clone(&self.hold.shared), self.hold.key)));
+        }
+        if let Some(most) = self.hold.shared.whole {
+            return self.start_whole(parts, body, most);
         }
         let mut gathered = Gathered::default();
         let whole = match body.whole() {
@@ -204,6 +230,56 @@ impl Respond {
         Ok(Rest::Body(Box::new(pump)))
     }
 
+    /// The same where a message is one frame.
+    #[cold]
+    fn start_whole(&mut self, parts: http::response::Parts, body: Body, most: usize) -> Result<Rest, RespondError> {
+        if let Some(bytes) = body.whole() {
+            return self.send_whole(&parts, bytes, true).map(|()| Rest::Nothing);
+        }
+        if !self.head_first {
+            return Ok(Rest::Whole(Box::new(Answer { parts, body, gathering: Gathering::new(most) })));
+        }
+        self.send_whole(&parts, Bytes::new(), false)?;
+        let remains = Remains::new(VecDeque::new(), None, Some(body));
+        Ok(Rest::Body(Box::new(Pump::new(Arc::clone(&self.hold.shared), self.hold.key, remains))))
+    }
+
+    fn send_whole(&mut self, parts: &http::response::Parts, bytes: Bytes, end: bool) -> Result<(), RespondError> {
+        let key = self.hold.key;
+        self.hold.shared.act(|state| {
+            let head = convert::response_head(parts, &mut state.heads)?;
+            if !state.session.fits(head.as_bytes().len(), bytes.len()) {
+                return Err(RespondError::TooLarge);
+            }
+            state.session.respond(key, head, bytes, end, false).map_err(|_| RespondError::Closed)?;
+            if end {
+                state.release(key);
+            }
+            Ok(())
+        })?;
+        self.hold.held = !end;
+        Ok(())
+    }
+
+    /// Goes on gathering an answer, and sends it.
+    fn poll_whole(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RespondError>> {
+        let Rest::Whole(answer) = &mut self.rest else { return Poll::Ready(Ok(())) };
+        let Answer { body, gathering, .. } = &mut **answer;
+        let bytes = match gathering.poll(body, cx) {
+            Poll::Ready(Ok(whole::Gathered::Whole(bytes))) => bytes,
+            Poll::Ready(Ok(_)) => return Poll::Ready(Err(RespondError::TooLarge)),
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(RespondError::Body(error))),
+            Poll::Pending => {
+                ready!(self.hold.poll_closed(cx));
+                return Poll::Ready(Err(RespondError::Closed));
+            }
+        };
+        match std::mem::replace(&mut self.rest, Rest::Nothing) {
+            Rest::Whole(answer) => Poll::Ready(self.send_whole(&answer.parts, bytes, true)),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
     /// Opens the tunnel that was asked for. Says no where none was, or where this is no acceptance.
     fn accepts(&self, parts: &http::response::Parts) -> Result<bool, RespondError> {
         let key = self.hold.key;
@@ -220,6 +296,7 @@ impl Respond {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RespondError>> {
         let pumped = match &mut self.rest {
             Rest::Nothing => return Poll::Ready(Ok(())),
+            Rest::Whole(_) => return self.poll_whole(cx),
             Rest::Body(pump) => ready!(pump.poll(cx)),
             Rest::Tunnel(work) => match work.as_mut().poll(cx) {
                 Poll::Ready(Ok(())) => pump::finish(&self.hold.shared, self.hold.key, None),
@@ -243,6 +320,7 @@ impl Respond {
         let unfinished = match &result {
             Ok(()) => None,
             Err(RespondError::Body(error)) => Some(error.reason(Reason::HandlerFailed)),
+            Err(RespondError::TooLarge) => Some(Reason::PayloadLimit),
             Err(_) => Some(Reason::HandlerFailed),
         };
         self.hold.release(unfinished);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use router_common::frame::Reason;
-use router_common::session::{Closed, Read, Session, StreamKey};
+use router_common::session::{Carrier, Closed, Read, Session, StreamKey};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
@@ -26,6 +26,8 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     environment: Arc<dyn Environment>,
     pub(crate) peer: PeerInfo,
+    /// Where a message is one frame, the largest one, in bytes.
+    pub(crate) whole: Option<usize>,
     /// Uploads that go on after their response's head. Each ends with its stream.
     pub(crate) uploads: TaskTracker,
     /// In nanoseconds; 0: not known yet.
@@ -100,7 +102,12 @@ pub(crate) enum Interest {
 
 impl Shared {
     pub(crate) fn new(session: Session, peer: PeerInfo, environment: Arc<dyn Environment>) -> Arc<Self> {
+        let whole = match session.carrier() {
+            Carrier::Stream => None,
+            Carrier::Datagrams { max_frame } => Some(max_frame as usize),
+        };
         Arc::new(Self {
+            whole,
             state: Mutex::new(State {
                 session,
                 heads: BytesMut::new(),
