@@ -131,6 +131,7 @@ impl From<CallError> for ClientError {
             CallError::Lost { .. } => Self::Lost,
             CallError::Cancelled { reason, text, .. } => Self::Cancelled { reason, text },
             CallError::Expired => Self::DeadlineExceeded,
+            CallError::ResponseTooLarge => Self::Cancelled { reason: Reason::PayloadLimit, text: error.to_string() },
             CallError::Response => Self::Response,
             error => Self::Request(error.to_string()),
         }

@@ -161,6 +161,7 @@ impl LinkTask {
             lease: lease.limit(),
         };
         let common = Common {
+            carrier: link.capabilities().carrier(),
             limits,
             timers: Timers::default(),
             budget: Arc::clone(&identity.budget),

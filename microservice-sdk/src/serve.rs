@@ -154,7 +154,7 @@ impl Stage {
         let (ended, until) = oneshot::channel();
         let mut response = Response::new(Body::stream(Until(until)));
         *response.status_mut() = StatusCode::ACCEPTED;
-        let accepted = Some(Box::new(responder.respond(response)));
+        let accepted = Some(Box::new(responder.respond(response).head_first()));
         Self::OneWay { running: Some(running), accepted, ended: Some(ended) }
     }
 }

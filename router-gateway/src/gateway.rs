@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use router_common::frame::ReceiveLimits;
 use router_common::identity::Incarnation;
-use router_common::session::{Budget, Common, Secrets, Timers};
+use router_common::session::{Budget, Carrier, Common, Secrets, Timers};
 use router_config::router::AdminAccess;
 use router_config::{RouterConfig, SecretError};
 use router_link::{Connector, Environment, Handle, SystemEnvironment};
@@ -456,6 +456,8 @@ impl Node {
         let links = Arc::new(Links {
             node: config.node.id.clone(),
             common: Common {
+                // Of an ordinary link; the others are told what they can do.
+                carrier: Carrier::Stream,
                 limits: ReceiveLimits::default(),
                 timers: Timers {
                     heartbeat: config.health.heartbeat.as_duration(),

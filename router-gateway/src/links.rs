@@ -134,6 +134,7 @@ impl Links {
         let mut nonce = [0; 32];
         self.environment.random(&mut nonce);
         let mut common = self.common.clone();
+        common.carrier = link.capabilities().carrier();
         common.channel_binding = peer.channel_binding.clone().unwrap_or_default();
         let side = GatewaySide {
             common,

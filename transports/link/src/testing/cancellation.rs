@@ -188,8 +188,8 @@ pub async fn an_answer_that_is_dropped_midway_is_visibly_cut(ends: Ends) {
 
 pub async fn a_refused_request_comes_back_whole(ends: Ends) {
     let service: Handler = Arc::new(|_, responder| responder.reject(Reason::Refused));
+    let sent = pattern(3, ends.most(10_000));
     let pair = Pair::start(ends, PairSettings { service, ..PairSettings::default() }).await;
-    let sent = pattern(3, 10_000);
     let (feed, body) = feed();
     let mut request = Request::post("/").body(body).expect("a request");
     let (bytes, exchange) = (sent.clone(), pair.lend(&mut request));

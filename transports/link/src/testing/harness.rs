@@ -11,7 +11,9 @@ use std::time::Duration;
 use router_common::frame::{Hello, PROTOCOL_VERSION, ReceiveLimits};
 use router_common::identity::{Identity, Incarnation, Instance, Version};
 use router_common::session::lease::{Lease, Permit};
-use router_common::session::{Accepted, Closed, Common, GatewaySide, Joining, Secrets, ServiceSide, Session, Timers};
+use router_common::session::{
+    Accepted, Carrier, Closed, Common, GatewaySide, Joining, Secrets, ServiceSide, Session, Timers,
+};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -38,11 +40,31 @@ const RARE: Timers = Timers {
     handshake: Duration::from_secs(600),
 };
 
+/// What the heads of scenarios take at most, in bytes.
+const SMALL_HEAD: usize = 600;
+
 /// The two ends of one link: the dialling one is the service's.
 #[expect(missing_debug_implementations, reason = "links need not have one")]
 pub struct Ends {
     pub service: BoxLink,
     pub gateway: BoxLink,
+}
+
+impl Ends {
+    /// Whether bodies may be of any length, and there are trailers and tunnels.
+    #[must_use]
+    pub fn are_streaming(&self) -> bool {
+        self.gateway.capabilities().carrier().is_streaming()
+    }
+
+    /// As many bytes of a body as are wanted, or fit where a message is one frame, beside a small head.
+    #[must_use]
+    pub fn most(&self, wanted: usize) -> usize {
+        match self.gateway.capabilities().carrier() {
+            Carrier::Stream => wanted,
+            Carrier::Datagrams { max_frame } => wanted.min((max_frame as usize).saturating_sub(SMALL_HEAD)),
+        }
+    }
 }
 
 /// Runs a scenario under a deadline, so that what hangs fails.
@@ -183,16 +205,19 @@ impl Pair {
     /// Joins two ends, and waits for nothing.
     #[must_use]
     pub fn start_unjoined(ends: Ends, settings: PairSettings) -> Self {
+        let Ends { service, gateway } = ends;
         let own_lease = Lease::new(settings.lease);
         let lease = Lease::new(settings.lease);
         let service = {
             let (player, events) = Player::new(settings.service, None);
-            Side::start(ends.service, service_session(&own_lease), player, events)
+            let session = service_session(&service, &own_lease);
+            Side::start(service, session, player, events)
         };
         let gateway = {
             let admit = Admit { lease: Arc::clone(&lease), refuse: settings.refuse };
             let (player, events) = Player::new(settings.gateway, Some(admit));
-            Side::start(ends.gateway, gateway_session(settings.timers), player, events)
+            let session = gateway_session(&gateway, settings.timers);
+            Side::start(gateway, session, player, events)
         };
         Self { service, gateway, lease, own_lease }
     }
@@ -229,7 +254,7 @@ impl Pair {
 }
 
 /// A service's session as small as it can be.
-pub(super) fn service_session(lease: &Arc<Lease>) -> Session {
+pub(super) fn service_session(link: &BoxLink, lease: &Arc<Lease>) -> Session {
     let environment = SystemEnvironment;
     let mut nonce = [0; 32];
     environment.random(&mut nonce);
@@ -251,17 +276,18 @@ pub(super) fn service_session(lease: &Arc<Lease>) -> Session {
         limits: ReceiveLimits::default(),
         lease: lease.limit(),
     };
-    let side = ServiceSide { common: Common::default(), hello, secret: None, lease: Arc::clone(lease) };
+    let common = Common { carrier: link.capabilities().carrier(), ..Common::default() };
+    let side = ServiceSide { common, hello, secret: None, lease: Arc::clone(lease) };
     Session::service(side, environment.now())
 }
 
 /// A gateway's session as small as it can be.
-pub(super) fn gateway_session(timers: Timers) -> Session {
+pub(super) fn gateway_session(link: &BoxLink, timers: Timers) -> Session {
     let environment = SystemEnvironment;
     let mut nonce = [0; 32];
     environment.random(&mut nonce);
     let side = GatewaySide {
-        common: Common { timers, ..Common::default() },
+        common: Common { carrier: link.capabilities().carrier(), timers, ..Common::default() },
         node: "gateway".parse().expect("a name"),
         secrets: Secrets::none(),
         nonce,
