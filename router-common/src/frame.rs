@@ -286,7 +286,7 @@ pub struct EndpointsResult {
     pub revision: u64,
     /// Counts the answers on a link that reorders, from 1: of those to one revision the highest is the newest. 0 where frames
     /// keep their order.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_no_generation")]
     pub generation: u64,
     pub part: u32,
     pub last: bool,
@@ -295,7 +295,7 @@ pub struct EndpointsResult {
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
-const fn is_zero(generation: &u64) -> bool {
+const fn is_no_generation(generation: &u64) -> bool {
     *generation == 0
 }
 
