@@ -1,103 +1,26 @@
-//! The gateways that a service hears of, and which of their queues to dial.
+//! The gateways that a service hears of.
 
-use std::collections::{HashMap, VecDeque};
-use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use lapin::message::Delivery;
-use lapin::types::ShortString;
 use router_common::session::Secrets;
 use router_link::{Discovered, Discovery, LinkError};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 
 use crate::announcement::{self, SOLICIT, Solicit, VERSION, WHO, Who};
-use crate::connector::NodeConnector;
+use crate::dial::NodeConnector;
 use crate::message::Header;
-use crate::station::{Role, Station, Up};
+use crate::node::Node;
+use crate::station::{Role, Station};
+use crate::up::Up;
 
 /// Gateways that are remembered.
 const NODES: usize = 1024;
-/// Queues of one gateway that are remembered, the newest first: of processes that replace one another, above all.
-const QUEUES: usize = 4;
-/// A gateway that has not announced itself for so long, and with which there is no link, is gone: three announcements and
-/// a half.
-const GONE_AFTER: Duration = Duration::from_secs(35);
 /// Changes that wait to be taken; what comes beyond is told at the next announcement.
 const CHANGES: usize = 256;
-
-/// One gateway, as it announced itself.
-pub(crate) struct Node {
-    pub(crate) name: Arc<str>,
-    state: Mutex<NodeState>,
-    /// Links to it.
-    pub(crate) links: AtomicUsize,
-}
-
-struct NodeState {
-    /// The next one to dial first.
-    queues: VecDeque<ShortString>,
-    heard: Instant,
-}
-
-impl Node {
-    fn new(name: &str) -> Self {
-        let state = NodeState { queues: VecDeque::new(), heard: Instant::now() };
-        Self { name: name.into(), state: Mutex::new(state), links: AtomicUsize::new(0) }
-    }
-
-    /// The queue to dial.
-    pub(crate) fn queue(&self) -> Option<ShortString> {
-        self.lock().queues.front().cloned()
-    }
-
-    /// It announced this queue; whether that is news.
-    fn hear(&self, queue: &str) -> bool {
-        let mut state = self.lock();
-        state.heard = Instant::now();
-        if state.queues.iter().any(|known| known.as_str() == queue) {
-            return false;
-        }
-        state.queues.push_front(queue.into());
-        state.queues.truncate(QUEUES);
-        true
-    }
-
-    /// This queue is gone, or about to be.
-    pub(crate) fn forget(&self, queue: &str) {
-        self.lock().queues.retain(|known| known.as_str() != queue);
-    }
-
-    /// Nobody let us in there: another one comes first next time.
-    pub(crate) fn put_last(&self, queue: &str) {
-        let mut state = self.lock();
-        if state.queues.front().is_some_and(|first| first.as_str() == queue) {
-            state.queues.rotate_left(1);
-        }
-    }
-
-    fn forget_all(&self) {
-        self.lock().queues.clear();
-    }
-
-    fn is_gone(&self) -> bool {
-        self.links.load(Ordering::Acquire) == 0 && self.lock().heard.elapsed() >= GONE_AFTER
-    }
-
-    fn lock(&self) -> MutexGuard<'_, NodeState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl fmt::Debug for Node {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Node({})", self.name)
-    }
-}
 
 /// What a service does at its place.
 pub(crate) struct ServiceRole {

@@ -1,7 +1,7 @@
 //! The RabbitMQ transport: whole frames in messages, through a broker that both sides dial (SPEC 7).
 //!
-//! A side has one AMQP connection with one queue of its own, however many links it has: `station` keeps them, and rebuilds
-//! them from nothing whenever they are lost. `listener` and `connector` are what the two sides add: whom they announce
+//! A side has one AMQP connection with one queue of its own, however many links it has: `station` keeps them (`up`), and
+//! rebuilds them from nothing whenever they are lost. `listener` and `connector` are what the two sides add: whom they announce
 //! themselves to, and who may open links. `link`, `keys` and `message` know nothing of topology. docs/RABBITMQ.md says
 //! what there is on the broker, docs/PROTOCOL.md what is in a message.
 //!
@@ -11,6 +11,7 @@ mod announcement;
 mod broker;
 mod config;
 mod connector;
+mod dial;
 mod discovery;
 mod error;
 mod keys;
@@ -18,8 +19,11 @@ mod link;
 mod listener;
 mod mailbox;
 mod message;
+mod node;
 mod publish;
 mod station;
+mod up;
+mod watch;
 
 pub use broker::{Broker, BrokerTls};
 pub use config::{BrokerUrls, RabbitListenerSettings};

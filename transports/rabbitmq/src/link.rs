@@ -20,7 +20,8 @@ use crate::keys::Keys;
 use crate::mailbox::{Mail, Mailbox};
 use crate::message::{Draft, HEADER_BYTES, Header, LinkId};
 use crate::publish::Publishing;
-use crate::station::{Station, Up, max_frame};
+use crate::station::Station;
+use crate::up::{Up, max_frame};
 
 /// Messages of one link that wait for the socket. What is ready meanwhile shares the next one.
 const ON_THEIR_WAY: usize = 2;

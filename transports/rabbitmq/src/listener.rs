@@ -16,7 +16,8 @@ use crate::broker::Broker;
 use crate::keys::{End, Keys};
 use crate::link::{Making, RabbitLink};
 use crate::message::Header;
-use crate::station::{self, Role, Settings, Station, Up};
+use crate::station::{self, Role, Station};
+use crate::up::{Settings, Up};
 use crate::{PREFETCH, TRANSPORT};
 
 /// Links through one listener.

@@ -7,38 +7,27 @@
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream;
 use lapin::message::Delivery;
-use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions, QueueBindOptions,
-    QueueDeclareOptions,
-};
-use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{Channel, Connection, Consumer, Event, ExchangeKind};
-use router_common::limits;
+use lapin::{Consumer, Event};
 use router_link::{Backoff, Environment, SystemEnvironment};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Interval, MissedTickBehavior, timeout};
+use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::Broker;
 use crate::error::Broken;
 use crate::mailbox::Mailbox;
-use crate::message::{HEADER_BYTES, Header, LinkId};
-use crate::publish::Watch;
+use crate::message::{Header, LinkId};
+use crate::up::{Connected, Names, Settings, Up};
+use crate::watch::Watch;
 
 /// First and longest wait before a broker is dialled again (SPEC 7: at most 2 s).
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-/// Building the topology on a connection that stands.
-const BUILD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Closing a connection in good order.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Deliveries that are passed on in one turn.
 const BURST: usize = 128;
 /// How often one looks for messages that came back, while messages are sent,
@@ -47,10 +36,6 @@ const RETURNS: Duration = Duration::from_millis(20);
 const RESTFUL_LOOKS: u32 = 10;
 /// How often a side announces itself unasked.
 const ANNOUNCE: Duration = Duration::from_secs(10);
-/// Bytes of an AMQP frame that are not its payload.
-const AMQP_FRAME_BYTES: usize = 8;
-/// What is assumed of a broker that has no bound of its own.
-const FRAME_MAX: u32 = 128 * 1024;
 
 /// What one kind of side does at its place.
 pub(crate) trait Role: Send + 'static {
@@ -75,17 +60,6 @@ pub(crate) trait Role: Send + 'static {
     fn is_down(&mut self, why: &str);
 }
 
-/// What a place needs to be built.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    pub(crate) broker: Broker,
-    /// Who this is, for the broker's own lists.
-    pub(crate) name: String,
-    pub(crate) prefetch: u16,
-    /// How long a message may wait in the queue: `dead_after`.
-    pub(crate) ttl: Duration,
-}
-
 /// What links and their makers share with the task that keeps the place.
 #[derive(Debug)]
 pub(crate) struct Station {
@@ -95,23 +69,6 @@ pub(crate) struct Station {
     up: watch::Sender<Option<Arc<Up>>>,
     /// Nobody wants the place any more but the links that are there.
     pub(crate) leaving: CancellationToken,
-}
-
-/// A place that stands.
-pub(crate) struct Up {
-    /// Dropped last: the connection closes with it.
-    _connection: Connection,
-    pub(crate) broker: Arc<str>,
-    pub(crate) exchange: ShortString,
-    /// This side's own queue.
-    pub(crate) queue: ShortString,
-    /// Longest message that one of the broker's frames takes, in bytes.
-    pub(crate) message_bytes: usize,
-    consumes: Channel,
-    pub(crate) publishes: Channel,
-    pub(crate) watch: Watch,
-    blocked: watch::Sender<bool>,
-    lost: AtomicBool,
 }
 
 impl Station {
@@ -134,9 +91,8 @@ impl Station {
                 Err(_) => None,
             };
             let Some(up) = up else { continue };
-            let mut blocked = up.blocked.subscribe();
             tokio::select! {
-                free = blocked.wait_for(|blocked| !blocked) => if free.is_ok() && !up.is_lost() { drop(free); return up },
+                () = up.takes_messages() => if !up.is_lost() { return up },
                 _ = ups.changed() => {}
             }
         }
@@ -174,7 +130,7 @@ impl Station {
     fn lose(&self, why: &str) {
         let lost = self.up.send_replace(None);
         if let Some(up) = lost {
-            up.lost.store(true, Ordering::Release);
+            up.lose();
         }
         for (_, mailbox) in self.links().drain() {
             mailbox.end(Broken::Broker(why.to_owned()));
@@ -183,104 +139,12 @@ impl Station {
     }
 }
 
-impl Up {
-    pub(crate) fn is_lost(&self) -> bool {
-        self.lost.load(Ordering::Acquire)
-    }
-
-    /// What came back since the last time.
-    fn returned(&self) -> Vec<Bytes> {
-        // Nothing is ever confirmed here, so there is nothing to wait for.
-        let mut looking = Box::pin(self.publishes.wait_for_confirms());
-        match looking.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(messages)) => {
-                messages.into_iter().map(|message| Bytes::from(message.delivery.data)).collect()
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    async fn build(settings: &Settings, role: RoleNames) -> Result<(Arc<Self>, Consumer, Connected), String> {
-        let mut last = String::new();
-        for address in settings.broker.addresses() {
-            let at = format!("{}:{}", address.authority.host, address.authority.port);
-            match settings.broker.dial(address, &settings.name).await {
-                Err(error) => last = format!("{at}: {error}"),
-                Ok(connection) => match timeout(BUILD_TIMEOUT, Self::build_on(connection, settings, role)).await {
-                    Ok(Ok(built)) => return Ok(built),
-                    Ok(Err(error)) => last = format!("{at}: {error}"),
-                    Err(_) => last = format!("{at}: nothing was declared within {BUILD_TIMEOUT:?}"),
-                },
-            }
-        }
-        Err(last)
-    }
-
-    async fn build_on(
-        connection: Connection,
-        settings: &Settings,
-        role: RoleNames,
-    ) -> lapin::Result<(Arc<Self>, Consumer, Connected)> {
-        let events: Connected = Box::pin(connection.events_listener());
-        let exchange: ShortString = settings.broker.exchange().into();
-        let mut random = [0; 8];
-        SystemEnvironment.random(&mut random);
-        let queue = format!("{}.{}.{:016x}", settings.broker.exchange(), role.word, u64::from_ne_bytes(random));
-        let queue: ShortString = queue.as_str().into();
-        let consumes = connection.create_channel().await?;
-        let publishes = connection.create_channel().await?;
-        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-        consumes.exchange_declare(exchange.clone(), ExchangeKind::Topic, durable, FieldTable::default()).await?;
-        let own = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
-        let mut arguments = FieldTable::default();
-        let ttl = i64::try_from(settings.ttl.as_millis()).unwrap_or(i64::MAX);
-        arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(ttl));
-        consumes.queue_declare(queue.clone(), own, arguments).await?;
-        let (to, key) = (queue.clone(), role.hears.into());
-        consumes.queue_bind(to, exchange.clone(), key, QueueBindOptions::default(), FieldTable::default()).await?;
-        consumes.basic_qos(settings.prefetch, BasicQosOptions::default()).await?;
-        let only = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
-        let consumer = consumes.basic_consume(queue.clone(), "".into(), only, FieldTable::default()).await?;
-        let frame_max = match connection.configuration().frame_max() {
-            0 => FRAME_MAX,
-            bound => bound,
-        };
-        let up = Self {
-            broker: Arc::clone(settings.broker.shown()),
-            exchange,
-            queue,
-            message_bytes: (frame_max as usize).saturating_sub(AMQP_FRAME_BYTES).max(HEADER_BYTES),
-            consumes,
-            publishes,
-            watch: Watch::default(),
-            blocked: watch::Sender::new(false),
-            lost: AtomicBool::new(false),
-            _connection: connection,
-        };
-        Ok((Arc::new(up), consumer, events))
-    }
-}
-
-impl std::fmt::Debug for Up {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Up").field("broker", &self.broker).field("queue", &self.queue.as_str()).finish_non_exhaustive()
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct RoleNames {
-    hears: &'static str,
-    word: &'static str,
-}
-
-/// What the connection itself tells.
-type Connected = Pin<Box<dyn Stream<Item = Event> + Send>>;
 type Acking = Pin<Box<dyn Future<Output = lapin::Result<()>> + Send>>;
 
 /// Keeps a place until nobody wants it any more and its last link is over.
 pub(crate) async fn keep<R: Role>(station: Arc<Station>, settings: Settings, mut role: R) {
     let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
-    let names = RoleNames { hears: R::HEARS, word: R::WORD };
+    let names = Names { hears: R::HEARS, word: R::WORD };
     while !station.leaving.is_cancelled() {
         let built = tokio::select! {
             () = station.leaving.cancelled() => return,
@@ -355,11 +219,11 @@ impl<R: Role> Serving<'_, R> {
                 event = poll_fn(|cx| self.events.as_mut().poll_next(cx)) => match event {
                     Some(Event::ConnectionBlocked(why)) => {
                         tracing::warn!(broker = %self.up.broker, why, "the broker takes no messages for now");
-                        self.up.blocked.send_replace(true);
+                        self.up.set_blocked(true);
                     }
                     Some(Event::ConnectionUnblocked) => {
                         tracing::info!(broker = %self.up.broker, "the broker takes messages again");
-                        self.up.blocked.send_replace(false);
+                        self.up.set_blocked(false);
                     }
                     Some(Event::Error(error)) => break Err(error.to_string()),
                     Some(_) => {}
@@ -384,12 +248,10 @@ impl<R: Role> Serving<'_, R> {
                 && let Some(tag) = unacked.take()
             {
                 let up = Arc::clone(&self.up);
-                acking =
-                    Some(Box::pin(async move { up.consumes.basic_ack(tag, BasicAckOptions { multiple: true }).await }));
+                acking = Some(Box::pin(async move { up.acknowledge(tag).await }));
             }
         };
-        // In good order if that is possible; nobody waits for it otherwise.
-        let _ = timeout(CLOSE_TIMEOUT, self.up._connection.close(200, "".into())).await;
+        self.up.close().await;
         ended
     }
 
@@ -464,10 +326,4 @@ fn take_burst(consumer: &mut Consumer, cx: &mut Context<'_>, burst: &mut Vec<Del
         }
     }
     Poll::Ready(Ok(()))
-}
-
-/// Longest frame payload that a message takes for sure: never less than the protocol's own least.
-pub(crate) fn max_frame(message_bytes: usize) -> u32 {
-    let fits = message_bytes.saturating_sub(HEADER_BYTES + limits::FRAME_HEADER_BYTES);
-    u32::try_from(fits).unwrap_or(u32::MAX).clamp(limits::FRAME_PAYLOAD_BYTES, limits::FRAME_PAYLOAD_BYTES_MAX)
 }
