@@ -342,10 +342,11 @@ impl RabbitLink {
 
 impl Drop for RabbitLink {
     fn drop(&mut self) {
-        self.station.leave(self.id);
+        // First, so that a place which goes with its last link still sends it.
         if !self.sending.closed && !self.up.is_lost() {
             self.send_empty(None);
         }
+        self.station.leave(self.id);
         self.over(if self.keys.is_welcomed() { Outcome::Welcomed } else { Outcome::NotWelcomed });
     }
 }

@@ -11,11 +11,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_core::Stream;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions, QueueBindOptions,
-    QueueDeclareOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ExchangeDeclareOptions,
+    QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{Channel, Connection, Consumer, Event, ExchangeKind};
+use lapin::{BasicProperties, Channel, Connection, Consumer, Event, ExchangeKind};
 use router_common::limits;
 use router_link::{Environment, SystemEnvironment};
 use tokio::sync::watch;
@@ -82,7 +82,14 @@ impl Up {
 
     /// Closes it, in good order if that is possible.
     pub(crate) async fn close(&self) {
-        let _ = timeout(CLOSE_TIMEOUT, self.connection.close(200, "".into())).await;
+        let closing = async {
+            // Closing overtakes what waits to be sent, so that is waited for: messages leave in order, and this one is the
+            // last. No queue has an empty name, so it goes nowhere.
+            let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+            self.publishes.basic_publish("".into(), "".into(), options, &[], properties).await?;
+            self.connection.close(200, "".into()).await
+        };
+        let _ = timeout(CLOSE_TIMEOUT, closing).await;
     }
 
     /// It is of no use any more.
