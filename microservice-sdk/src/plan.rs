@@ -10,7 +10,7 @@ use router_common::identity::{Incarnation, Instance, InstanceId, KeyId, Region, 
 use router_common::limits;
 use router_common::session::{Budget, Secret};
 use router_config::microservice::{GatewayConfig, OnRefused};
-use router_config::{MicroserviceConfig, Sources};
+use router_config::{GatewayUrl, MicroserviceConfig, Sources};
 use router_link::{Connector, Environment};
 
 use crate::connect::{self, Access};
@@ -188,7 +188,12 @@ type Refused = (String, String);
 fn dial_coded(gateway: Gateway) -> Result<Dialled, Refused> {
     let target = match &gateway.by {
         Dial::Connector(connector) => connector.target().to_owned(),
-        Dial::Url(url) => url.clone(),
+        // A URL may hold a password.
+        Dial::Url(url) => match url.parse::<GatewayUrl>() {
+            Ok(url) => url.to_string(),
+            Err(_) if url.contains('@') => "a gateway's URL".to_owned(),
+            Err(_) => url.clone(),
+        },
     };
     let refuse = |problem: String| (target.clone(), problem);
     let secret = gateway.secret.map(Secret::new).transpose().map_err(|error| refuse(error.to_string()))?;

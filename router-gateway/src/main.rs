@@ -183,7 +183,7 @@ async fn serve_until_told(
     sockets.append(passed);
 
     let mut builder = Gateway::builder(settings).workers(workers.handles());
-    for listener in settings::listen_with(&settings.transports, &mut sockets)? {
+    for listener in settings::listen_with(settings, &mut sockets)? {
         builder = builder.services(listener);
     }
     builder = builder.sockets(sockets);
@@ -275,7 +275,11 @@ fn announce(gateway: &Gateway, workers: usize) {
 /// `RUST_LOG` rules over the configuration. The access log is off unless it is asked for.
 fn log_to_standard_error(log: &LogConfig) {
     let default = format!("{},access={}", log.level.as_str(), if log.access { "info" } else { "off" });
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let mut filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    // The AMQP client prints whole messages here, whatever is in them.
+    if let Ok(silence) = "lapin::returned_messages=off".parse() {
+        filter = filter.add_directive(silence);
+    }
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let set = match log.format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),

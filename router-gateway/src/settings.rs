@@ -10,6 +10,8 @@ use router_config::{Checks, RouterConfig, SecretError, SharedSecrets, Validate};
 use router_link::{BoxListener, LinkError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+#[cfg(feature = "rabbitmq")]
+use transport_rabbitmq::{RabbitListener, RabbitListenerOptions, RabbitListenerSettings};
 use transport_tcp::{TcpListener, TcpListenerSettings};
 
 use crate::sockets::{Purpose, Sockets};
@@ -24,6 +26,8 @@ pub struct Transports {
     /// Services in the gateway's own process.
     pub in_memory: Option<InMemorySettings>,
     pub tcp: Option<TcpListenerSettings>,
+    #[cfg(feature = "rabbitmq")]
+    pub rabbitmq: Option<RabbitListenerSettings>,
 }
 
 /// The in-memory transport has nothing to set: an embedded gateway has it without being asked.
@@ -35,6 +39,10 @@ impl Validate for Transports {
     fn validate(&self, checks: &mut Checks) {
         if let Some(tcp) = &self.tcp {
             checks.section("tcp", tcp);
+        }
+        #[cfg(feature = "rabbitmq")]
+        if let Some(rabbitmq) = &self.rabbitmq {
+            checks.section("rabbitmq", rabbitmq);
         }
     }
 }
@@ -90,15 +98,16 @@ impl std::fmt::Debug for ServiceListener {
 ///
 /// # Errors
 /// [`TransportError`], by the transport.
-pub fn listen(transports: &Transports) -> Result<Vec<ServiceListener>, TransportError> {
-    listen_with(transports, &mut Sockets::default())
+pub fn listen(settings: &Settings) -> Result<Vec<ServiceListener>, TransportError> {
+    listen_with(settings, &mut Sockets::default())
 }
 
 /// The same, with those of these sockets that are for services in place of binding.
 ///
 /// # Errors
 /// [`TransportError`], by the transport.
-pub fn listen_with(transports: &Transports, sockets: &mut Sockets) -> Result<Vec<ServiceListener>, TransportError> {
+pub fn listen_with(settings: &Settings, sockets: &mut Sockets) -> Result<Vec<ServiceListener>, TransportError> {
+    let transports = &settings.transports;
     let mut listeners = Vec::new();
     if let Some(tcp) = &transports.tcp {
         let secrets = secrets("tcp", tcp.shared_secret.as_ref())?;
@@ -122,6 +131,22 @@ pub fn listen_with(transports: &Transports, sockets: &mut Sockets) -> Result<Vec
         let listener = TcpListener::from_std(bound).map_err(passed)?;
         listeners.push(ServiceListener { listener: Box::new(listener), secrets, socket: Some(socket) });
     }
+    #[cfg(feature = "rabbitmq")]
+    if let Some(rabbitmq) = &transports.rabbitmq {
+        let secrets = secrets("rabbitmq", rabbitmq.shared_secret.as_ref())?;
+        let broker = rabbitmq.broker().map_err(|source| TransportError::Listen { transport: "rabbitmq", source })?;
+        let options = RabbitListenerOptions {
+            prefetch: rabbitmq.prefetch,
+            dead_after: settings.health.dead_after.into(),
+            ..RabbitListenerOptions::new(settings.node.id.as_str(), secrets.clone())
+        };
+        // Who takes this process's place dials the broker itself.
+        listeners.push(ServiceListener {
+            listener: Box::new(RabbitListener::start(broker, options)),
+            secrets,
+            socket: None,
+        });
+    }
     Ok(listeners)
 }
 
@@ -130,10 +155,14 @@ pub fn listen_with(transports: &Transports, sockets: &mut Sockets) -> Result<Vec
 /// # Errors
 /// [`TransportError`] for the first that is missing or too short.
 pub fn check_secrets(transports: &Transports) -> Result<(), TransportError> {
-    match &transports.tcp {
-        Some(tcp) => secrets("tcp", tcp.shared_secret.as_ref()).map(drop),
-        None => Ok(()),
+    if let Some(tcp) = &transports.tcp {
+        secrets("tcp", tcp.shared_secret.as_ref())?;
     }
+    #[cfg(feature = "rabbitmq")]
+    if let Some(rabbitmq) = &transports.rabbitmq {
+        secrets("rabbitmq", rabbitmq.shared_secret.as_ref())?;
+    }
+    Ok(())
 }
 
 fn secrets(transport: &'static str, configured: Option<&SharedSecrets>) -> Result<Secrets, TransportError> {

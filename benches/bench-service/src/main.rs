@@ -24,7 +24,8 @@ use crate::endpoints::Info;
 #[derive(Debug, Parser)]
 #[command(version = None)]
 struct Options {
-    /// A gateway to join, as tcp://127.0.0.1:5100; may be given several times.
+    /// A gateway to join, as tcp://127.0.0.1:5100, or a broker that leads to gateways, as amqp://guest:guest@127.0.0.1:5672/%2f;
+    /// may be given several times.
     #[arg(long = "gateway", value_name = "URL", required = true)]
     gateways: Vec<String>,
 

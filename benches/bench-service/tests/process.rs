@@ -16,7 +16,7 @@ async fn gateway() -> (Gateway, String) {
     let yaml = format!("transports: {{ tcp: {{ listen: \"127.0.0.1:0\", shared_secret: \"{SECRET}\" }} }}");
     let sources = Sources::router().text("router.yaml", yaml).overrides(["http.listen=127.0.0.1:0"]);
     let settings: Settings = router_config::load(sources).unwrap_or_else(|error| panic!("{error}"));
-    let listeners = listen(&settings.transports).unwrap();
+    let listeners = listen(&settings).unwrap();
     let builder = listeners.into_iter().fold(Gateway::builder(&settings).without_admin(), |b, l| b.services(l));
     let gateway = builder.start().await.unwrap();
     let url = gateway.service_listeners().iter().find(|url| url.starts_with("tcp://")).unwrap().clone();

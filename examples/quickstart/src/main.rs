@@ -37,7 +37,7 @@ async fn serve(Options { http, tcp, admin }: Options) -> anyhow::Result<()> {
     ]);
     let config: Settings = router_config::load(sources)?;
     let mut builder = Gateway::builder(&config);
-    for listener in listen(&config.transports)? {
+    for listener in listen(&config)? {
         builder = builder.services(listener);
     }
     let gateway = builder.start().await?;

@@ -7,9 +7,8 @@ use crate::common::exchange;
 use crate::stub::gateway;
 use router_common::frame::{CloseCode, Frame};
 use router_common::limits::{UNWELCOMED, UNWELCOMED_PER_ADDRESS};
-use router_config::RouterConfig;
 use router_gateway::Gateway;
-use router_gateway::settings::{Transports, listen};
+use router_gateway::settings::{Settings, Transports, listen};
 use router_link::{BoxLink, Connector as _};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -64,11 +63,11 @@ async fn an_address_has_a_bound_of_its_own() {
         tcp: Some(TcpListenerSettings { listen: "127.0.0.1:0".parse().unwrap(), ..TcpListenerSettings::default() }),
         ..Transports::default()
     };
-    let mut config = RouterConfig::<()>::default();
+    let mut config = Settings { transports, ..Settings::default() };
     config.http.listen = "127.0.0.1:0".parse().unwrap();
     config.admin.listen = "127.0.0.1:0".parse().unwrap();
     let mut builder = Gateway::builder(&config);
-    for listener in listen(&transports).unwrap() {
+    for listener in listen(&config).unwrap() {
         builder = builder.services(listener);
     }
     let gateway = builder.start().await.unwrap();
