@@ -131,8 +131,11 @@ impl Links {
             }
         };
         let peer = link.peer();
-        let mut nonce = [0; 32];
-        self.environment.random(&mut nonce);
+        let nonce = peer.handshake_nonce.unwrap_or_else(|| {
+            let mut nonce = [0; 32];
+            self.environment.random(&mut nonce);
+            nonce
+        });
         let mut common = self.common.clone();
         common.carrier = link.capabilities().carrier();
         common.channel_binding = peer.channel_binding.clone().unwrap_or_default();

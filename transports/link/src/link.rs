@@ -211,13 +211,24 @@ pub struct PeerInfo {
     /// When its carrier was accepted, if that took time of its own: accept to WELCOME is bounded from there (SPEC 4). By
     /// tokio's clock.
     pub accepted: Option<Instant>,
+    /// The gateway's nonce of the handshake, where the carrier has sent it already to prove the peer's address: the
+    /// session's CHALLENGE is to have this one.
+    pub handshake_nonce: Option<[u8; 32]>,
 }
 
 impl PeerInfo {
     /// A peer that the carrier knows only by address.
     #[must_use]
     pub fn new(transport: &'static str, address: impl Into<Arc<str>>) -> Self {
-        Self { transport, address: address.into(), socket: None, identity: None, channel_binding: None, accepted: None }
+        Self {
+            transport,
+            address: address.into(),
+            socket: None,
+            identity: None,
+            channel_binding: None,
+            accepted: None,
+            handshake_nonce: None,
+        }
     }
 
     /// A peer at a socket address.

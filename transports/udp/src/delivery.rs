@@ -8,8 +8,8 @@ use router_common::frame::Frame;
 use crate::channel::{Channel, Room};
 use crate::pacing::FLIGHT;
 
-/// How long CLOSE waits for packets before it: half of what its sender waits for its acknowledgement.
-const CLOSE_WAITS: Duration = Duration::from_millis(500);
+/// How long CLOSE waits for packets before it: a little less than its sender sends them again.
+const CLOSE_WAITS: Duration = Duration::from_millis(900);
 
 /// What is held back.
 #[derive(Debug)]
@@ -93,6 +93,14 @@ impl Delivery {
     pub fn release(&mut self, channel: &Channel, into: &mut Vec<Frame>, now: Instant) {
         let is_due = |close: &mut Waiting| channel.has_all_up_to(close.number) || now >= close.until;
         if let Some(close) = self.close.take_if(is_due) {
+            self.closed = true;
+            into.push(close.frame);
+        }
+    }
+
+    /// Nothing more will come: CLOSE need not wait.
+    pub fn end(&mut self, into: &mut Vec<Frame>) {
+        if let Some(close) = self.close.take() {
             self.closed = true;
             into.push(close.frame);
         }

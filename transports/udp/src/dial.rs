@@ -151,10 +151,10 @@ impl Dialling {
         self.channel()?.poll_transmit(now)
     }
 
-    /// Whether nobody answered in time.
+    /// Whether nobody answered in time, and how long that was.
     #[must_use]
-    pub fn is_too_late(&self, now: Instant) -> bool {
-        self.until.is_some_and(|until| until <= now)
+    pub fn too_late(&self, now: Instant) -> Option<Duration> {
+        self.until.is_some_and(|until| until <= now).then_some(self.patience)
     }
 
     /// When there may be something to do.
@@ -213,7 +213,7 @@ mod tests {
         let mut dialling = dialling(start);
         let mut sent_at = Vec::new();
         let mut now = start;
-        while !dialling.is_too_late(now) {
+        while dialling.too_late(now).is_none() {
             while dialling.poll_transmit(now).is_some() {
                 sent_at.push((now - start).as_millis());
             }

@@ -1,0 +1,148 @@
+//! What a link's datagrams travel on: a socket of its own, or the listener's together with all its other links.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::task::{Context, Poll, ready};
+
+use bytes::{BufMut, BytesMut};
+use socket2::SockRef;
+use tokio::io::ReadBuf;
+use tokio::net::UdpSocket;
+
+use crate::demux::Seat;
+use crate::packet::DATAGRAM_BYTES_MAX;
+
+/// Datagrams that one look brings at most.
+pub(crate) const BATCH: usize = 64;
+/// What the kernel is asked to hold of datagrams that nobody has read yet, in bytes; it gives what it may.
+const KERNEL_BYTES: usize = 4 * 1024 * 1024;
+/// Memory that datagrams share.
+const CHUNK_BYTES: usize = 16 * 1024;
+
+/// Datagrams to one peer and from it.
+pub(crate) enum Carrier {
+    /// A connected socket.
+    Own(Box<Own>),
+    /// A place at a listener.
+    Shared(Seat),
+}
+
+pub(crate) struct Own {
+    socket: Socket,
+    space: Space,
+}
+
+enum Socket {
+    Here(UdpSocket),
+    /// Between two runtimes.
+    Away(std::net::UdpSocket),
+    /// Lost on the way.
+    Gone,
+}
+
+/// Where datagrams are read into.
+pub(crate) struct Space {
+    scratch: Box<[u8]>,
+    chunk: BytesMut,
+}
+
+impl Default for Space {
+    fn default() -> Self {
+        Self { scratch: vec![0; DATAGRAM_BYTES_MAX + 1].into(), chunk: BytesMut::new() }
+    }
+}
+
+impl Space {
+    /// Asks `read` for a datagram.
+    pub(crate) fn read<T>(
+        &mut self,
+        read: impl FnOnce(&mut ReadBuf<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<(BytesMut, T)>> {
+        let mut buffer = ReadBuf::new(&mut self.scratch);
+        let from = ready!(read(&mut buffer))?;
+        let datagram = buffer.filled();
+        if self.chunk.capacity() < datagram.len() {
+            self.chunk = BytesMut::with_capacity(CHUNK_BYTES.max(datagram.len()));
+        }
+        self.chunk.put_slice(datagram);
+        Poll::Ready(Ok((self.chunk.split(), from)))
+    }
+}
+
+impl Carrier {
+    /// `socket` is connected.
+    pub(crate) fn own(socket: UdpSocket) -> Self {
+        prepare(&socket);
+        Self::Own(Box::new(Own { socket: Socket::Here(socket), space: Space::default() }))
+    }
+
+    /// Waits for datagrams, and moves those that are there to `into`, at least one.
+    pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut VecDeque<BytesMut>) -> Poll<io::Result<()>> {
+        let own = match self {
+            Self::Shared(seat) => return seat.poll_recv(cx, into),
+            Self::Own(own) => own,
+        };
+        let Own { socket: Socket::Here(socket), space } = &mut **own else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        let before = into.len();
+        loop {
+            match space.read(|buffer| socket.poll_recv(cx, buffer)) {
+                Poll::Ready(Ok((datagram, ()))) => into.push_back(datagram),
+                // An error tells of something sent before: what has come is looked at first.
+                Poll::Ready(Err(_)) | Poll::Pending if into.len() > before => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+            if into.len() - before >= BATCH {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    /// Sends a datagram, or says why not. It never waits.
+    pub(crate) fn send(&self, datagram: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Shared(seat) => seat.send(datagram),
+            Self::Own(own) => match &own.socket {
+                // Not by way of the runtime, which may not know yet that the socket can be written to.
+                Socket::Here(socket) => SockRef::from(socket).send(datagram).map(drop),
+                Socket::Away(socket) => socket.send(datagram).map(drop),
+                Socket::Gone => Err(io::ErrorKind::NotConnected.into()),
+            },
+        }
+    }
+
+    /// Leaves the runtime.
+    pub(crate) fn detach(&mut self) -> io::Result<()> {
+        if let Self::Own(own) = self
+            && let Socket::Here(socket) = std::mem::replace(&mut own.socket, Socket::Gone)
+        {
+            own.socket = Socket::Away(socket.into_std()?);
+        }
+        Ok(())
+    }
+
+    /// Joins the current runtime.
+    pub(crate) fn attach(&mut self) -> io::Result<()> {
+        if let Self::Own(own) = self
+            && let Socket::Away(socket) = std::mem::replace(&mut own.socket, Socket::Gone)
+        {
+            own.socket = Socket::Here(UdpSocket::from_std(socket)?);
+        }
+        Ok(())
+    }
+}
+
+/// Sends to an address from a socket that is not connected.
+pub(crate) fn send_to(socket: &UdpSocket, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
+    SockRef::from(socket).send_to(datagram, &to.into()).map(drop)
+}
+
+/// Asks for room in the kernel. What it does not give costs packets that are sent again.
+pub(crate) fn prepare(socket: &UdpSocket) {
+    let socket = SockRef::from(socket);
+    let _ = socket.set_recv_buffer_size(KERNEL_BYTES);
+    let _ = socket.set_send_buffer_size(KERNEL_BYTES);
+}
