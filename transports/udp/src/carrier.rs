@@ -2,23 +2,14 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 use socket2::SockRef;
-use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
 
-use crate::demux::Seat;
-use crate::packet::DATAGRAM_BYTES_MAX;
-
-/// Datagrams that one look brings at most.
-pub(crate) const BATCH: usize = 64;
-/// What the kernel is asked to hold of datagrams that nobody has read yet, in bytes; it gives what it may.
-const KERNEL_BYTES: usize = 4 * 1024 * 1024;
-/// Memory that datagrams share.
-const CHUNK_BYTES: usize = 16 * 1024;
+use crate::seat::Seat;
+use crate::socket::{self, BATCH, Space};
 
 /// Datagrams to one peer and from it.
 pub(crate) enum Carrier {
@@ -41,39 +32,10 @@ enum Socket {
     Gone,
 }
 
-/// Where datagrams are read into.
-pub(crate) struct Space {
-    scratch: Box<[u8]>,
-    chunk: BytesMut,
-}
-
-impl Default for Space {
-    fn default() -> Self {
-        Self { scratch: vec![0; DATAGRAM_BYTES_MAX + 1].into(), chunk: BytesMut::new() }
-    }
-}
-
-impl Space {
-    /// Asks `read` for a datagram.
-    pub(crate) fn read<T>(
-        &mut self,
-        read: impl FnOnce(&mut ReadBuf<'_>) -> Poll<io::Result<T>>,
-    ) -> Poll<io::Result<(BytesMut, T)>> {
-        let mut buffer = ReadBuf::new(&mut self.scratch);
-        let from = ready!(read(&mut buffer))?;
-        let datagram = buffer.filled();
-        if self.chunk.capacity() < datagram.len() {
-            self.chunk = BytesMut::with_capacity(CHUNK_BYTES.max(datagram.len()));
-        }
-        self.chunk.put_slice(datagram);
-        Poll::Ready(Ok((self.chunk.split(), from)))
-    }
-}
-
 impl Carrier {
     /// `socket` is connected.
     pub(crate) fn own(socket: UdpSocket) -> Self {
-        prepare(&socket);
+        socket::prepare(&socket);
         Self::Own(Box::new(Own { socket: Socket::Here(socket), space: Space::default() }))
     }
 
@@ -133,16 +95,4 @@ impl Carrier {
         }
         Ok(())
     }
-}
-
-/// Sends to an address from a socket that is not connected.
-pub(crate) fn send_to(socket: &UdpSocket, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
-    SockRef::from(socket).send_to(datagram, &to.into()).map(drop)
-}
-
-/// Asks for room in the kernel. What it does not give costs packets that are sent again.
-pub(crate) fn prepare(socket: &UdpSocket) {
-    let socket = SockRef::from(socket);
-    let _ = socket.set_recv_buffer_size(KERNEL_BYTES);
-    let _ = socket.set_send_buffer_size(KERNEL_BYTES);
 }

@@ -11,12 +11,8 @@ use tokio::time::timeout;
 
 use crate::carrier::Carrier;
 use crate::dial::Dialling;
-use crate::link::UdpLink;
+use crate::link::{SCHEME, UdpLink};
 use crate::packet::{DATAGRAM_BYTES, DATAGRAM_BYTES_MAX};
-
-/// Name of the transport, and scheme of its URLs.
-pub(crate) const TRANSPORT: &str = "udp";
-pub(crate) const SCHEME: &str = "udp://";
 
 /// What a connector can be told beside its address.
 #[derive(Debug, Clone)]

@@ -20,6 +20,8 @@ pub mod outgoing;
 pub mod pacing;
 pub mod packet;
 pub mod replay;
+mod seat;
+mod socket;
 #[cfg(feature = "testing")]
 pub mod testing;
 

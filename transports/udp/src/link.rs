@@ -20,15 +20,18 @@ use tokio::time::Sleep;
 
 use crate::carrier::Carrier;
 use crate::channel::{Arrival, Breach, Channel, Room};
-use crate::connector::{SCHEME, TRANSPORT};
-use crate::cookie::Cookie;
 use crate::counters::Counters;
 use crate::delivery::Delivery;
-use crate::demux::is_about_a_peer;
 use crate::dial::{Dialling, Heard};
 use crate::handshake;
 use crate::outgoing::{EXPIRES_AFTER, max_frame};
-use crate::packet::Dropped;
+use crate::packet::{self, Dropped};
+use crate::seat::{Accepted, Start};
+use crate::socket::is_about_a_peer;
+
+/// Name of the transport, and scheme of its URLs.
+pub(crate) const TRANSPORT: &str = "udp";
+pub(crate) const SCHEME: &str = "udp://";
 
 /// Frames that wait here for a reader who only sends, at most: then packets are left to come again.
 const READY_FRAMES: usize = 1024;
@@ -84,12 +87,6 @@ struct Standing {
     is_challenging: bool,
 }
 
-/// How a gateway's link begins.
-pub(crate) enum Start {
-    Standing(Channel),
-    Refusing([u8; 32]),
-}
-
 impl UdpLink {
     /// A service's link that has not said anything.
     pub(crate) fn dialling(socket: Carrier, peer: SocketAddr, dialling: Dialling, datagram: usize) -> Self {
@@ -97,27 +94,19 @@ impl UdpLink {
         Self::new(socket, stage, PeerInfo::at(TRANSPORT, peer), Vec::new(), datagram, Arc::default())
     }
 
-    /// A gateway's link, whose session is told `frames` first.
-    pub(crate) fn accepted(
-        carrier: Carrier,
-        from: SocketAddr,
-        cookie: Cookie,
-        start: Start,
-        frames: Vec<Frame>,
-        datagram: usize,
-        counters: Arc<Counters>,
-    ) -> Self {
+    /// A gateway's link, whose session is told first what the handshake has brought.
+    pub(crate) fn accepted(accepted: Accepted) -> Self {
+        let Accepted { seat, cookie, start, frames } = accepted;
         let stage = match start {
             Start::Refusing(hash) => Stage::Refusing(hash),
-            Start::Standing(channel) => Stage::Standing(Box::new(Standing {
-                channel: Box::new(channel),
-                delivery: Delivery::open(),
-                is_challenging: true,
-            })),
+            Start::Standing(channel) => {
+                Stage::Standing(Box::new(Standing { channel, delivery: Delivery::open(), is_challenging: true }))
+            }
         };
-        let seen = SocketAddr::new(from.ip().to_canonical(), from.port());
+        let seen = SocketAddr::new(seat.peer().ip().to_canonical(), seat.peer().port());
         let peer = PeerInfo { handshake_nonce: Some(cookie), ..PeerInfo::at(TRANSPORT, seen) };
-        Self::new(carrier, stage, peer, frames, datagram, counters)
+        let (datagram, counters) = (seat.shared().datagram, Arc::clone(&seat.shared().counters));
+        Self::new(Carrier::Shared(seat), stage, peer, frames, datagram, counters)
     }
 
     fn new(
@@ -171,7 +160,7 @@ impl UdpLink {
         let start = self.ready.len();
         let arrival = match &mut self.stage {
             Stage::Dialling(dialling) => {
-                if crate::packet::connection(&datagram) == Some(0) {
+                if packet::connection(&datagram) == Some(0) {
                     return self.hear(datagram, now);
                 }
                 match dialling.channel() {

@@ -10,10 +10,11 @@ use router_link::{BoxLink, LinkError, Listener};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 
-use crate::connector::SCHEME;
 use crate::counters::Counters;
-use crate::demux::{Demux, Keeper, Shared};
+use crate::demux::Demux;
+use crate::link::{SCHEME, UdpLink};
 use crate::packet::{DATAGRAM_BYTES, DATAGRAM_BYTES_MAX};
+use crate::seat::{Keeper, Shared};
 
 /// Accepts services over UDP (SPEC 7).
 pub struct UdpListener {
@@ -37,7 +38,7 @@ impl UdpListener {
         getrandom::fill(&mut key).map_err(|error| listening(io::Error::other(error)))?;
         let datagram = datagram.clamp(DATAGRAM_BYTES, DATAGRAM_BYTES_MAX);
         let (demux, shared, keeper) = Demux::new(socket, secrets, key, datagram);
-        let address = shared.local_addr().map_err(listening)?;
+        let address = shared.socket.local_addr().map_err(listening)?;
         // Owned by the keepers: it ends with the last of them.
         tokio::spawn(demux.run());
         Ok(Self { shared, local: format!("{SCHEME}{address}"), address, _keeper: keeper })
@@ -65,7 +66,7 @@ impl UdpListener {
 impl Listener for UdpListener {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<BoxLink, LinkError>> {
         self.shared.poll_accept(cx).map(|link| match link {
-            Some(link) => Ok(Box::new(link) as BoxLink),
+            Some(accepted) => Ok(Box::new(UdpLink::accepted(accepted)) as BoxLink),
             None => Err(LinkError::Closed),
         })
     }
