@@ -19,8 +19,9 @@ use router_common::limits::FRAME_HEADER_BYTES;
 use crate::pacing::{Congestion, FLIGHT, RoundTrip};
 use crate::packet::{self, Acked, HEADER_BYTES, Header, MAC_BYTES, MacKey};
 
-/// A packet that nobody acknowledged for so long is given up: the session's `dead_after`.
-pub const EXPIRES_AFTER: Duration = Duration::from_secs(30);
+/// A packet that nobody acknowledged for so long is given up, and the link with it: later than a session finds its peer dead,
+/// so that it is the session who tells why.
+pub const EXPIRES_AFTER: Duration = Duration::from_secs(40);
 /// A packet is taken to be lost when one that was sent so many transmissions later has come.
 const REORDERED: u64 = 3;
 /// Buffers up to this size are used again.
