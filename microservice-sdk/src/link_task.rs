@@ -156,6 +156,8 @@ impl LinkTask {
             links: self.state.links().max(self.number.saturating_add(1)),
             preference: self.state.preference(),
             key_id: gateway.key_id.clone(),
+            // Over anything but TLS others could read it, and use it.
+            token: gateway.token.clone().filter(|_| link.peer().channel_binding.is_some()),
             nonce,
             limits,
             lease: lease.limit(),

@@ -13,6 +13,7 @@ use crate::endpoint::{EndpointDescriptor, EndpointId};
 use crate::head::{RequestHead, ResponseHead, Trailers};
 use crate::identity::{Incarnation, Instance, KeyId, NodeId};
 use crate::limits;
+use crate::token::Token;
 use crate::wire::{self, Wire};
 
 /// The protocol version this crate speaks.
@@ -199,6 +200,9 @@ pub struct Hello {
     /// Which shared secret it will prove.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_id: Option<KeyId>,
+    /// Shown in place of a secret or a certificate; only ever over TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
     #[serde(with = "serde_bytes")]
     pub nonce: [u8; 32],
     pub limits: ReceiveLimits,

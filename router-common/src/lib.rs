@@ -31,4 +31,5 @@ pub mod problem;
 pub mod session;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod token;
 pub mod wire;

@@ -101,6 +101,8 @@ pub const LINKS_WANTED: u16 = 16;
 pub const VERSIONS: usize = 64;
 /// Keys of protocol extensions in HELLO and WELCOME.
 pub const EXTENSIONS: usize = 64;
+/// Longest bearer token, in bytes: a signed one with a few claims.
+pub const TOKEN_BYTES: usize = 4096;
 /// Shortest shared secret, in bytes.
 pub const SECRET_BYTES: usize = 32;
 

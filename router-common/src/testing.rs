@@ -123,6 +123,7 @@ pub fn hello() -> Hello {
         links: 1,
         preference: 0,
         key_id: None,
+        token: None,
         nonce: [1; 32],
         limits: ReceiveLimits::default(),
         lease: 0,

@@ -20,6 +20,7 @@ use router_common::frame::{
 use router_common::head::{RequestHead, RequestParts, ResponseHead, Scheme, Trailers};
 use router_common::identity::{Incarnation, Instance};
 use router_common::limits::{FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES};
+use router_common::token::Token;
 use router_common::wire::Wire;
 
 #[path = "support/vectors.rs"]
@@ -125,10 +126,11 @@ fn receive_limits() -> impl Strategy<Value = ReceiveLimits> {
 fn hello() -> impl Strategy<Value = Hello> {
     let instance = (token(), "[0-9]\\.(0|[1-9][0-9]{0,2})\\.[0-9](-rc\\.[1-9])?", token(), "[A-Za-z0-9._-]{1,60}");
     let link = any::<([u8; 16], u16, u16, u8, [u8; 32], u32)>();
-    let offers = (vec(any::<u16>(), 0..8), vec(token(), 0..8), proptest::option::of(token()), receive_limits());
+    let shown = proptest::option::of("[!-~]{1,200}");
+    let offers = (vec(any::<u16>(), 0..8), vec(token(), 0..8), proptest::option::of(token()), shown, receive_limits());
     (instance, link, offers).prop_map(|((service, version, region, id), link, offers)| {
         let (incarnation, number, links, preference, nonce, lease) = link;
-        let (versions, extensions, key_id, limits) = offers;
+        let (versions, extensions, key_id, shown, limits) = offers;
         Hello {
             versions,
             extensions,
@@ -143,6 +145,7 @@ fn hello() -> impl Strategy<Value = Hello> {
             links,
             preference,
             key_id: key_id.map(|id| id.parse().expect("an id")),
+            token: shown.map(|token| Token::new(token).expect("a token")),
             nonce,
             limits,
             lease,

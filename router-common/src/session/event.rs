@@ -122,11 +122,11 @@ pub struct ServiceSide {
 pub struct GatewaySide {
     pub common: Common,
     pub node: NodeId,
-    /// Where there are any, the service must prove that it holds one.
+    /// Where there are any, the service must prove that it holds one, or show a token of them, or be known already.
     pub secrets: Secrets,
     /// Fresh random bytes.
     pub nonce: [u8; 32],
-    /// Who the peer is when no secret rules: what the listener knows of it.
+    /// What the listener knows of the peer: who it is, when it neither proves a secret nor shows a token.
     pub identity: Identity,
 }
 

@@ -122,8 +122,9 @@ impl Session {
     fn on_hello(&mut self, listening: Listening, wire: Box<Wire<Hello>>) -> Result<(), ProtocolError> {
         let hello = wire.value().clone();
         check_hello(&hello, self.common.carrier)?;
-        if listening.secrets.is_none() {
-            let identity = listening.identity;
+        let identity = self.identify(&listening, &hello)?;
+        // Who names a key will be proved it, and wants the gateway's own proof, whoever it is besides.
+        if listening.secrets.is_none() || (identity != Identity::Anonymous && hello.key_id.is_none()) {
             return self.decide(listening.node, hello, identity, None);
         }
         let mut transcript = Transcript::default();
@@ -134,6 +135,30 @@ impl Session {
         self.scheduler.control(frame);
         self.state = State::Handshake(Box::new(Handshake::Challenged { listening, hello, transcript }));
         Ok(())
+    }
+
+    /// Who the service is before it proves a secret: by its token, or else as its carrier knows it.
+    fn identify(&self, listening: &Listening, hello: &Hello) -> Result<Identity, ProtocolError> {
+        let tokens = listening.secrets.tokens();
+        let unauthenticated = |text: &str| Err(refuse(CloseCode::Unauthenticated, text));
+        let Some(token) = &hello.token else {
+            if listening.identity == Identity::Anonymous && listening.secrets.is_none() && !tokens.is_none() {
+                return unauthenticated("this gateway wants a token or a certificate, and the service shows neither");
+            }
+            return Ok(listening.identity.clone());
+        };
+        if self.common.channel_binding.is_empty() {
+            return unauthenticated(
+                "a token is taken over TLS alone: whoever listens here could use it; dial `tls://`",
+            );
+        }
+        if tokens.is_none() {
+            return unauthenticated("this gateway takes no tokens");
+        }
+        match tokens.bearer(token) {
+            Some(name) => Ok(Identity::Token(name.clone())),
+            None => unauthenticated("the token is none of those that this gateway takes"),
+        }
     }
 
     fn on_challenge(

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::identity::KeyId;
 use crate::limits;
+use crate::token::Tokens;
 
 /// Names what a derived key is for, so that none serves two uses.
 const KEY_INFO: &[u8] = b"stella/1 handshake proof";
@@ -121,9 +122,13 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The secrets of a listener: by key id, and several of each while one is being replaced.
+/// What a listener lets services in by: shared secrets by key id, several of each while one is being replaced; and, over
+/// TLS, bearer tokens.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Secrets(BTreeMap<KeyId, Vec<Secret>>);
+pub struct Secrets {
+    shared: BTreeMap<KeyId, Vec<Secret>>,
+    tokens: Tokens,
+}
 
 impl Secrets {
     /// No secret: nothing has to be proved.
@@ -135,27 +140,39 @@ impl Secrets {
     /// One secret without a key id.
     #[must_use]
     pub fn sole(secret: Secret) -> Self {
-        Self(BTreeMap::from([(KeyId::sole(), vec![secret])]))
+        Self { shared: BTreeMap::from([(KeyId::sole(), vec![secret])]), tokens: Tokens::default() }
     }
 
+    /// The same, and these tokens.
+    #[must_use]
+    pub fn with_tokens(mut self, tokens: Tokens) -> Self {
+        self.tokens = tokens;
+        self
+    }
+
+    /// Whether there is no shared secret.
     #[must_use]
     pub fn is_none(&self) -> bool {
-        self.0.is_empty()
+        self.shared.is_empty()
+    }
+
+    pub(super) const fn tokens(&self) -> &Tokens {
+        &self.tokens
     }
 
     /// Those that a proof under `key` may be made with.
     pub fn of<'a>(&'a self, key: &KeyId) -> impl Iterator<Item = &'a Secret> {
-        self.0.get(key).into_iter().flatten()
+        self.shared.get(key).into_iter().flatten()
     }
 }
 
 impl FromIterator<(KeyId, Secret)> for Secrets {
     fn from_iter<I: IntoIterator<Item = (KeyId, Secret)>>(secrets: I) -> Self {
-        let mut map: BTreeMap<KeyId, Vec<Secret>> = BTreeMap::new();
+        let mut shared: BTreeMap<KeyId, Vec<Secret>> = BTreeMap::new();
         for (key, secret) in secrets {
-            map.entry(key).or_default().push(secret);
+            shared.entry(key).or_default().push(secret);
         }
-        Self(map)
+        Self { shared, tokens: Tokens::default() }
     }
 }
 

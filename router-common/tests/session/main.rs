@@ -1,5 +1,6 @@
 //! The session's promises, one scenario a test, with both ends in hand and time standing still.
 
+mod admission;
 mod rules;
 
 use std::time::Duration;

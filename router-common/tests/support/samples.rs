@@ -13,6 +13,7 @@ use router_common::frame::{
 };
 use router_common::head::{RequestHead, RequestParts, ResponseHead, Scheme, Trailers};
 use router_common::identity::{Incarnation, Instance};
+use router_common::token::Token;
 use router_common::wire::Wire;
 
 use crate::describe::headers;
@@ -57,6 +58,7 @@ pub(crate) fn hello() -> Hello {
         links: 1,
         preference: 0,
         key_id: None,
+        token: None,
         nonce: [0xa1; 32],
         limits: ReceiveLimits::default(),
         lease: 1024,
@@ -139,6 +141,12 @@ pub(crate) fn samples() -> Vec<Sample> {
     add("hello-full", "HELLO with every field.", Frame::Hello(boxed(full)));
     let second = Hello { preference: 1, ..hello() };
     add("hello-preference", "HELLO of a link on the second way to a gateway.", Frame::Hello(boxed(second)));
+    let token = Some(Token::new("a token of at least thirty-two bytes".replace(' ', "-")).expect("a token"));
+    add(
+        "hello-token",
+        "HELLO with a bearer token; only ever over TLS.",
+        Frame::Hello(boxed(Hello { token, ..hello() })),
+    );
     let challenge = Challenge { algorithm: "hmac-sha256".into(), nonce: [0xb2; 32] };
     add("challenge", "CHALLENGE.", Frame::Challenge(boxed(challenge)));
     add("proof", "PROOF.", Frame::Proof(boxed(Proof { proof: [0xc3; 32] })));

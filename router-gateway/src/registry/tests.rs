@@ -104,6 +104,7 @@ fn joining(text: &str, incarnation: u8, link: u16, identity: Identity) -> Joinin
         links: 2,
         preference: 0,
         key_id: None,
+        token: None,
         nonce: [0; 32],
         limits: ReceiveLimits::default(),
         lease: 8,

@@ -128,6 +128,7 @@ impl Plan {
             links: self.link + 1,
             preference: 0,
             key_id: None,
+            token: None,
             nonce: [7; 32],
             limits: ReceiveLimits::default(),
             lease: self.lease,

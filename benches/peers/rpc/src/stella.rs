@@ -45,6 +45,7 @@ pub(crate) async fn answer(load: Load, gateway: SocketAddr) -> Result<()> {
         links: 1,
         preference: 0,
         key_id: None,
+        token: None,
         nonce: [1; 32],
         limits: ReceiveLimits::default(),
         lease: room(load),

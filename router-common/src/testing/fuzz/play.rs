@@ -93,6 +93,7 @@ impl Scene {
             links: 1,
             preference: 0,
             key_id: None,
+            token: None,
             nonce: [1; 32],
             limits: self.limits(),
             lease: if self.small_lease() { 2 } else { limits::LEASE },

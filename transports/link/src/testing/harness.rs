@@ -272,6 +272,7 @@ pub(super) fn service_session(link: &BoxLink, lease: &Arc<Lease>) -> Session {
         links: 1,
         preference: 0,
         key_id: None,
+        token: None,
         nonce,
         limits: ReceiveLimits::default(),
         lease: lease.limit(),
