@@ -3,6 +3,8 @@
 //! Name, version and endpoints come from the service's code; this file says where its gateways are and overrides what
 //! operators decide. Which URL schemes there are, and whether an override meets an endpoint, is the SDK's to say.
 
+use std::path::PathBuf;
+
 use router_common::endpoint::{ClaimRequirement, PathTemplate};
 use router_common::identity::{InstanceId, KeyId, Region, ServiceName, Version};
 use router_common::limits;
@@ -105,6 +107,16 @@ pub struct GatewayConfig {
     /// Which of the gateway's secrets that is. Absent: `default`.
     #[schemars(with = "Option<String>")]
     pub key_id: Option<KeyId>,
+    /// Over TLS: the CAs of which one has signed the gateway's certificate, a PEM file.
+    pub ca: Option<PathBuf>,
+    /// Over TLS: this service's own certificate, a PEM file. It is read anew when it changes.
+    pub certificate: Option<PathBuf>,
+    /// Its private key, a PEM file.
+    pub key: Option<PathBuf>,
+    /// Over TLS: the name that the gateway's certificate is for. Absent: the host of the URL.
+    pub server_name: Option<String>,
+    /// Over TLS: a bearer token, in place of a secret or a certificate.
+    pub token: Option<SecretRef>,
     /// Parallel connections to this gateway, 1 to 64. Absent: as many as the gateway says that it can make use of, one
     /// for each of its workers, but 16 at most.
     #[schemars(range(min = 1, max = 64))]
@@ -124,6 +136,46 @@ impl Validate for GatewayConfig {
             checks
                 .refuse("key_id", "found a key id without a secret")
                 .help("add `shared_secret: env:NAME`, or remove `key_id`");
+        }
+        self.validate_tls(checks);
+    }
+}
+
+impl GatewayConfig {
+    /// What is said of TLS where there is none would be taken for protection.
+    fn validate_tls(&self, checks: &mut Checks) {
+        let secured = match self.url.scheme() {
+            "tcp" | "udp" => Some("tls"),
+            "amqp" => Some("amqps"),
+            _ => None,
+        };
+        let files = [
+            ("ca", self.ca.is_some()),
+            ("certificate", self.certificate.is_some()),
+            ("key", self.key.is_some()),
+            ("server_name", self.server_name.is_some()),
+        ];
+        if let Some(secured) = secured {
+            for (key, _) in files.into_iter().filter(|(_, is_there)| *is_there) {
+                checks
+                    .refuse(key, format!("there is no TLS over `{}://`", self.url.scheme()))
+                    .help(format!("dial `{secured}://`, or remove `{key}`"));
+            }
+        }
+        if self.token.is_some() && self.url.scheme() != "tls" {
+            checks
+                .refuse("token", format!("a token is shown over TLS alone, and not over `{}://`", self.url.scheme()))
+                .help("dial `tls://`, or use `shared_secret`");
+        }
+        if self.token.is_some() && self.shared_secret.is_some() {
+            checks.refuse("token", "found a token and a secret").help("one of them is enough: remove the other");
+        }
+        for (key, own, other) in [("certificate", &self.certificate, &self.key), ("key", &self.key, &self.certificate)]
+        {
+            if own.is_some() && other.is_none() {
+                let missing = if key == "key" { "certificate" } else { "key" };
+                checks.refuse(key, format!("found a {key} without its {missing}")).help(format!("add `{missing}`"));
+            }
         }
     }
 }

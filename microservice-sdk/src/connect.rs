@@ -1,9 +1,11 @@
 //! From a gateway's URL to the connector of its transport: the only file of the SDK that names transports.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use router_common::identity::KeyId;
 use router_common::session::Secret;
+use router_common::token::Token;
 use router_link::Connector;
 
 /// The URL schemes of the transports that were compiled in.
@@ -14,6 +16,8 @@ const SCHEMES: &[&str] = &[
     "amqp",
     #[cfg(feature = "rabbitmq")]
     "amqps",
+    #[cfg(feature = "tls")]
+    "tls",
 ];
 
 /// What a transport may have to know of a gateway beside its URL.
@@ -21,6 +25,30 @@ const SCHEMES: &[&str] = &[
 pub(crate) struct Access {
     /// The shared secret and its id: some transports protect each message with it.
     pub(crate) secret: Option<(KeyId, Secret)>,
+    /// Shown in place of a secret, over TLS alone.
+    pub(crate) token: Option<Token>,
+    pub(crate) tls: TlsAccess,
+}
+
+/// What a service shows and believes in TLS.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TlsAccess {
+    pub(crate) ca: Option<PathBuf>,
+    pub(crate) certificate: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
+    pub(crate) server_name: Option<String>,
+}
+
+impl TlsAccess {
+    /// The first thing that is said of TLS.
+    fn first(&self) -> Option<&'static str> {
+        let said = [
+            ("ca", self.ca.is_some()),
+            ("certificate", self.certificate.is_some() || self.key.is_some()),
+            ("server_name", self.server_name.is_some()),
+        ];
+        said.into_iter().find_map(|(name, is_there)| is_there.then_some(name))
+    }
 }
 
 /// The connector for a URL.
@@ -29,8 +57,12 @@ pub(crate) struct Access {
 /// What is wrong with the URL, for people.
 pub(crate) fn connector(url: &str, access: &Access) -> Result<Arc<dyn Connector>, String> {
     let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
-    // Some transports have no use for it.
-    let _ = access;
+    if access.token.is_some() && scheme != "tls" {
+        return Err("a token is shown over TLS alone: dial `tls://`, or use a shared secret".to_owned());
+    }
+    if let (Some(said), "tcp" | "udp") = (access.tls.first(), scheme) {
+        return Err(format!("`{said}` is about TLS, and over `{scheme}://` there is none: dial `tls://`"));
+    }
     match scheme {
         #[cfg(feature = "tcp")]
         "tcp" => match transport_tcp::TcpConnector::new(url) {
@@ -42,6 +74,16 @@ pub(crate) fn connector(url: &str, access: &Access) -> Result<Arc<dyn Connector>
             Ok(broker) => Ok(Arc::new(transport_rabbitmq::RabbitConnector::new(broker, access.secret.clone()))),
             Err(error) => Err(error.to_string()),
         },
+        #[cfg(feature = "tls")]
+        "tls" => {
+            let TlsAccess { ca, certificate, key, server_name } = access.tls.clone();
+            let tls = transport_tls::ClientTls { ca, certificate, key, server_name };
+            match transport_tls::TlsConnector::new(url, tls) {
+                Ok(connector) => Ok(Arc::new(connector)),
+                Err(router_link::LinkError::Target { problem, .. }) => Err(problem),
+                Err(error) => Err(error.to_string()),
+            }
+        }
         "" => Err("a gateway is named by a URL, as in `tcp://127.0.0.1:5100`".to_owned()),
         unknown => Err(format!(
             "no transport for `{unknown}://` was compiled in; there are: {}",

@@ -9,11 +9,12 @@ use router_common::frame::ReceiveLimits;
 use router_common::identity::{Incarnation, Instance, InstanceId, KeyId, Region, ServiceName, Version};
 use router_common::limits;
 use router_common::session::{Budget, Secret};
+use router_common::token::{Token, TokenError};
 use router_config::microservice::{GatewayConfig, OnRefused};
-use router_config::{GatewayUrl, MicroserviceConfig, Sources};
+use router_config::{GatewayUrl, MicroserviceConfig, SecretRef, Sources};
 use router_link::{Connector, Environment};
 
-use crate::connect::{self, Access};
+use crate::connect::{self, Access, TlsAccess};
 use crate::dispatch::Table;
 use crate::overrides;
 use crate::service::{Dial, Gateway, Hook, ServiceParts, Settings};
@@ -46,6 +47,7 @@ pub(crate) struct GatewayPlan {
     pub(crate) connector: Arc<dyn Connector>,
     pub(crate) secret: Option<Secret>,
     pub(crate) key_id: Option<KeyId>,
+    pub(crate) token: Option<Token>,
     /// `None`: as many as the gateway wants.
     pub(crate) links: Option<u16>,
     /// What to do when it refuses an endpoint.
@@ -159,7 +161,8 @@ impl Dialled {
     fn into_plan(self, on_refused: OnRefused) -> GatewayPlan {
         let Self { connector, access, links, on_refused: own } = self;
         let (key_id, secret) = access.secret.unzip();
-        GatewayPlan { connector, secret, key_id, links, on_refused: own.unwrap_or(on_refused) }
+        let token = access.token;
+        GatewayPlan { connector, secret, key_id, token, links, on_refused: own.unwrap_or(on_refused) }
     }
 }
 
@@ -197,7 +200,11 @@ fn dial_coded(gateway: Gateway) -> Result<Dialled, Refused> {
     };
     let refuse = |problem: String| (target.clone(), problem);
     let secret = gateway.secret.map(Secret::new).transpose().map_err(|error| refuse(error.to_string()))?;
-    let access = Access { secret: secret.map(|secret| (KeyId::sole(), secret)) };
+    let token = gateway.token.map(Token::new).transpose().map_err(|error| refuse(error.to_string()))?;
+    if token.is_some() && secret.is_some() {
+        return Err(refuse("a token and a shared secret: one of them is enough".to_owned()));
+    }
+    let access = Access { secret: secret.map(|secret| (KeyId::sole(), secret)), token, tls: gateway.tls };
     let connector = match gateway.by {
         Dial::Connector(connector) => connector,
         Dial::Url(url) => connect::connector(&url, &access).map_err(refuse)?,
@@ -215,9 +222,22 @@ fn dial_configured(gateway: &GatewayConfig) -> Result<Dialled, Refused> {
         None => None,
     };
     let key_id = gateway.key_id.clone().unwrap_or_else(KeyId::sole);
-    let access = Access { secret: secret.map(|secret| (key_id, secret)) };
+    let tls = TlsAccess {
+        ca: gateway.ca.clone(),
+        certificate: gateway.certificate.clone(),
+        key: gateway.key.clone(),
+        server_name: gateway.server_name.clone(),
+    };
+    let token = gateway.token.as_ref().map(token).transpose().map_err(refuse)?;
+    let access = Access { secret: secret.map(|secret| (key_id, secret)), token, tls };
     let connector = connect::connector(gateway.url.expose(), &access).map_err(refuse)?;
     Ok(Dialled { connector, access, links: gateway.links, on_refused: gateway.on_refused })
+}
+
+fn token(reference: &SecretRef) -> Result<Token, String> {
+    let resolved = reference.resolve().map_err(|error| error.to_string())?;
+    let text = std::str::from_utf8(resolved.expose()).map_err(|_| TokenError::Character.to_string())?;
+    Token::new(text).map_err(|error| error.to_string())
 }
 
 fn default_region() -> Region {

@@ -18,6 +18,7 @@ use router_config::MicroserviceConfig;
 use router_config::microservice::OnRefused;
 use router_link::{BoxFuture, Connector, Environment, SystemEnvironment};
 
+use crate::connect::TlsAccess;
 use crate::dispatch::{Endpoint, Table};
 use crate::endpoints::{Endpoints, Handlers, Listed, Route};
 use crate::handler::{Handler, Manner};
@@ -66,6 +67,8 @@ pub(crate) type Hook = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 pub(crate) struct Gateway {
     pub(crate) by: Dial,
     pub(crate) secret: Option<Vec<u8>>,
+    pub(crate) token: Option<String>,
+    pub(crate) tls: TlsAccess,
     /// `None`: as many as the gateway wants.
     pub(crate) links: Option<u16>,
     /// `None`: as is said of all.
@@ -155,18 +158,57 @@ impl<S: Send + Sync + 'static> Microservice<S> {
     }
 
     fn dial(mut self, by: Dial) -> Self {
-        self.parts.settings.gateways.push(Gateway { by, secret: None, links: None, on_refused: None });
+        self.parts.settings.gateways.push(Gateway {
+            by,
+            secret: None,
+            token: None,
+            tls: TlsAccess::default(),
+            links: None,
+            on_refused: None,
+        });
+        self
+    }
+
+    fn of_last(mut self, method: &'static str, set: impl FnOnce(&mut Gateway)) -> Self {
+        match self.parts.settings.gateways.last_mut() {
+            Some(gateway) => set(gateway),
+            None => self.parts.mistakes.push(Mistake::BeforeGateway(method)),
+        }
         self
     }
 
     /// The shared secret of the gateway named last: at least 32 bytes, the same at both ends.
     #[must_use]
-    pub fn shared_secret(mut self, secret: impl Into<Vec<u8>>) -> Self {
-        match self.parts.settings.gateways.last_mut() {
-            Some(gateway) => gateway.secret = Some(secret.into()),
-            None => self.parts.mistakes.push(Mistake::BeforeGateway("shared_secret")),
-        }
-        self
+    pub fn shared_secret(self, secret: impl Into<Vec<u8>>) -> Self {
+        self.of_last("shared_secret", |gateway| gateway.secret = Some(secret.into()))
+    }
+
+    /// The token to show to the gateway named last, in place of a secret or a certificate; over TLS alone.
+    #[must_use]
+    pub fn token(self, token: impl Into<String>) -> Self {
+        self.of_last("token", |gateway| gateway.token = Some(token.into()))
+    }
+
+    /// The CAs of which one has signed the certificate of the gateway named last, a PEM file. `tls://` needs it.
+    #[must_use]
+    pub fn ca(self, file: impl Into<PathBuf>) -> Self {
+        self.of_last("ca", |gateway| gateway.tls.ca = Some(file.into()))
+    }
+
+    /// The certificate to show to the gateway named last, and its private key, PEM files. They are read anew when they
+    /// change.
+    #[must_use]
+    pub fn certificate(self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.of_last("certificate", |gateway| {
+            gateway.tls.certificate = Some(certificate.into());
+            gateway.tls.key = Some(key.into());
+        })
+    }
+
+    /// The name that the certificate of the gateway named last is for. Default: the host of its URL.
+    #[must_use]
+    pub fn server_name(self, name: impl Into<String>) -> Self {
+        self.of_last("server_name", |gateway| gateway.tls.server_name = Some(name.into()))
     }
 
     /// Parallel links to the gateway named last, 1 to 64. Default: as many as it can make use of, which is one for each of
@@ -183,12 +225,8 @@ impl<S: Send + Sync + 'static> Microservice<S> {
 
     /// What to do when the gateway named last refuses an endpoint. Default: as [`Microservice::on_refused`] says of all.
     #[must_use]
-    pub fn gateway_on_refused(mut self, on_refused: OnRefused) -> Self {
-        match self.parts.settings.gateways.last_mut() {
-            Some(gateway) => gateway.on_refused = Some(on_refused),
-            None => self.parts.mistakes.push(Mistake::BeforeGateway("gateway_on_refused")),
-        }
-        self
+    pub fn gateway_on_refused(self, on_refused: OnRefused) -> Self {
+        self.of_last("gateway_on_refused", |gateway| gateway.on_refused = Some(on_refused))
     }
 
     /// Reads `microservice.yaml` from here when the service starts; it stands above what the code says.

@@ -178,6 +178,15 @@ impl Gateway {
         self.metrics.in_flight()
     }
 
+    /// Looks at the certificates of its listeners now, and puts to use what has changed and is in order. They are looked at
+    /// now and then in any case.
+    pub async fn renew_certificates(&self) {
+        for certificates in self.metrics.with_certificates() {
+            // It reads files. What came of it is logged and counted where it is found.
+            let _ = tokio::task::spawn_blocking(move || certificates.renew()).await;
+        }
+    }
+
     /// Requests that wait because every instance is leased out (SPEC 5).
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -479,9 +488,12 @@ impl Node {
             unwelcomed: std::sync::Mutex::default(),
         });
         let (in_memory, listener) = InMemory::new();
-        let in_process = ServiceListener { listener: Box::new(listener), secrets: Secrets::none(), socket: None };
+        let in_process = ServiceListener::new(Box::new(listener), Secrets::none());
         let names = services.iter().map(|service| service.listener.local().to_owned()).collect();
         for mut service in services.into_iter().chain([in_process]) {
+            if let Some(certificates) = service.certificates.take() {
+                self.metrics.add_certificates(certificates);
+            }
             if let Some(kept) = service.socket.take()
                 && config.upgrade.socket.is_some()
             {

@@ -4,6 +4,7 @@
 //! [`Gateway::builder`] starts one within any program; the binary is a thin shell around it.
 
 mod admin;
+pub mod certificates;
 mod dispatch;
 pub mod edge;
 mod gateway;

@@ -4,8 +4,13 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use router_common::identity::KeyId;
 use router_common::session::{Secret, Secrets};
+use router_common::token::TokenError;
+#[cfg(feature = "tls")]
+use router_common::token::{Token, Tokens};
 use router_config::{Checks, RouterConfig, SecretError, SharedSecrets, Validate};
 use router_link::{BoxListener, LinkError};
 use schemars::JsonSchema;
@@ -13,7 +18,12 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "rabbitmq")]
 use transport_rabbitmq::{RabbitListener, RabbitListenerOptions, RabbitListenerSettings};
 use transport_tcp::{TcpListener, TcpListenerSettings};
+#[cfg(feature = "tls")]
+use transport_tls::{CertificateProblem, Credentials, TlsListener, TlsListenerSettings};
 
+#[cfg(feature = "tls")]
+use crate::certificates::CertificateFigures;
+use crate::certificates::Certificates;
 use crate::sockets::{Purpose, Sockets};
 
 /// All of `router.yaml`.
@@ -28,6 +38,8 @@ pub struct Transports {
     pub tcp: Option<TcpListenerSettings>,
     #[cfg(feature = "rabbitmq")]
     pub rabbitmq: Option<RabbitListenerSettings>,
+    #[cfg(feature = "tls")]
+    pub tls: Option<TlsListenerSettings>,
 }
 
 /// The in-memory transport has nothing to set: an embedded gateway has it without being asked.
@@ -39,6 +51,10 @@ impl Validate for Transports {
     fn validate(&self, checks: &mut Checks) {
         if let Some(tcp) = &self.tcp {
             checks.section("tcp", tcp);
+        }
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            checks.section("tls", tls);
         }
         #[cfg(feature = "rabbitmq")]
         if let Some(rabbitmq) = &self.rabbitmq {
@@ -54,6 +70,13 @@ pub enum TransportError {
     Secret { transport: &'static str, source: SecretError },
     #[error("transports.{transport}.shared_secret: {source}")]
     Short { transport: &'static str, source: router_common::session::SecretTooShort },
+    #[error("transports.{transport}.tokens: {source}")]
+    Tokens { transport: &'static str, source: SecretError },
+    #[error("transports.{transport}.tokens: {name}: {source}")]
+    Token { transport: &'static str, name: KeyId, source: TokenError },
+    #[cfg(feature = "tls")]
+    #[error("transports.{transport}: {source}")]
+    Certificates { transport: &'static str, source: CertificateProblem },
     #[error("transports.{transport}: {source}")]
     Listen { transport: &'static str, source: LinkError },
     #[error(
@@ -70,13 +93,15 @@ impl TransportError {
     /// kept elsewhere may be missing on this machine alone.
     #[must_use]
     pub const fn is_of_the_configuration(&self) -> bool {
-        !matches!(
-            self,
-            Self::Secret { source: SecretError::NoVariable { .. } | SecretError::File { .. }, .. }
-                | Self::Listen { .. }
-                | Self::Unguarded { .. }
-                | Self::Passed { .. }
-        )
+        match self {
+            Self::Secret { source, .. } | Self::Tokens { source, .. } => {
+                !matches!(source, SecretError::NoVariable { .. } | SecretError::File { .. })
+            }
+            #[cfg(feature = "tls")]
+            Self::Certificates { source, .. } => !source.is_of_this_machine(),
+            Self::Short { .. } | Self::Token { .. } => true,
+            Self::Listen { .. } | Self::Unguarded { .. } | Self::Passed { .. } => false,
+        }
     }
 }
 
@@ -86,6 +111,16 @@ pub struct ServiceListener {
     pub secrets: Secrets,
     /// A copy of what it listens with, if that can be given to another process.
     pub socket: Option<Sockets>,
+    /// What it shows and believes, if that can change while it listens.
+    pub certificates: Option<Arc<dyn Certificates>>,
+}
+
+impl ServiceListener {
+    /// One with nothing to give to another process, and no certificates.
+    #[must_use]
+    pub fn new(listener: BoxListener, secrets: Secrets) -> Self {
+        Self { listener, secrets, socket: None, certificates: None }
+    }
 }
 
 impl std::fmt::Debug for ServiceListener {
@@ -111,25 +146,33 @@ pub fn listen_with(settings: &Settings, sockets: &mut Sockets) -> Result<Vec<Ser
     let mut listeners = Vec::new();
     if let Some(tcp) = &transports.tcp {
         let secrets = secrets("tcp", tcp.shared_secret.as_ref())?;
-        let configured = tcp.listen.addr();
-        let passed = |source| TransportError::Passed { transport: "tcp", source };
-        let given = sockets.take(Purpose::Tcp, configured).into_iter().next();
-        let bound = match given {
-            Some(socket) => {
-                let address = socket.local_addr().map_err(passed)?;
-                // What the configuration was checked for is its own address.
-                if !address.ip().is_loopback() && tcp.shared_secret.is_none() && !tcp.insecure {
-                    return Err(TransportError::Unguarded { transport: "tcp", address });
-                }
-                socket
-            }
-            None => TcpListener::bind_std(configured)
-                .map_err(|source| TransportError::Listen { transport: "tcp", source })?,
+        let needed = Needed {
+            transport: "tcp",
+            purpose: Purpose::Tcp,
+            configured: tcp.listen.addr(),
+            guarded: tcp.shared_secret.is_some() || tcp.insecure,
         };
-        let mut socket = Sockets::default();
-        socket.add(Purpose::Tcp, bound.try_clone().map_err(passed)?, Some(configured));
-        let listener = TcpListener::from_std(bound).map_err(passed)?;
-        listeners.push(ServiceListener { listener: Box::new(listener), secrets, socket: Some(socket) });
+        let (bound, socket) = needed.take_or(sockets, TcpListener::bind_std)?;
+        let listener = TcpListener::from_std(bound).map_err(needed.unusable())?;
+        let socket = Some(socket);
+        listeners.push(ServiceListener { socket, ..ServiceListener::new(Box::new(listener), secrets) });
+    }
+    #[cfg(feature = "tls")]
+    if let Some(tls) = &transports.tls {
+        let (secrets, credentials) = over_tls(tls)?;
+        let needed = Needed {
+            transport: "tls",
+            purpose: Purpose::Tls,
+            configured: tls.listen.addr(),
+            guarded: tls.is_authenticated() || tls.insecure,
+        };
+        let (bound, socket) = needed.take_or(sockets, TlsListener::bind_std)?;
+        let listener = TlsListener::from_std(bound, tls, Arc::clone(&credentials)).map_err(needed.unusable())?;
+        listeners.push(ServiceListener {
+            socket: Some(socket),
+            certificates: Some(Arc::new(OverTls(credentials))),
+            ..ServiceListener::new(Box::new(listener), secrets)
+        });
     }
     #[cfg(feature = "rabbitmq")]
     if let Some(rabbitmq) = &transports.rabbitmq {
@@ -141,19 +184,55 @@ pub fn listen_with(settings: &Settings, sockets: &mut Sockets) -> Result<Vec<Ser
             ..RabbitListenerOptions::new(settings.node.id.as_str(), secrets.clone())
         };
         // Who takes this process's place dials the broker itself.
-        listeners.push(ServiceListener {
-            listener: Box::new(RabbitListener::start(broker, options)),
-            secrets,
-            socket: None,
-        });
+        listeners.push(ServiceListener::new(Box::new(RabbitListener::start(broker, options)), secrets));
     }
     Ok(listeners)
 }
 
-/// Reads all secrets that the configuration names, and opens nothing.
+/// A socket that a transport listens with.
+struct Needed {
+    transport: &'static str,
+    purpose: Purpose,
+    configured: SocketAddr,
+    /// Whether it may be reached from other machines.
+    guarded: bool,
+}
+
+impl Needed {
+    /// The one of these sockets that is meant, or a new one; and a copy of it.
+    fn take_or(
+        &self,
+        sockets: &mut Sockets,
+        bind: fn(SocketAddr) -> Result<std::net::TcpListener, LinkError>,
+    ) -> Result<(std::net::TcpListener, Sockets), TransportError> {
+        let &Self { transport, purpose, configured, guarded } = self;
+        let given = sockets.take(purpose, configured).into_iter().next();
+        let bound = match given {
+            Some(socket) => {
+                let address = socket.local_addr().map_err(self.unusable())?;
+                // What the configuration was checked for is its own address.
+                if !address.ip().is_loopback() && !guarded {
+                    return Err(TransportError::Unguarded { transport, address });
+                }
+                socket
+            }
+            None => bind(configured).map_err(|source| TransportError::Listen { transport, source })?,
+        };
+        let mut copy = Sockets::default();
+        copy.add(purpose, bound.try_clone().map_err(self.unusable())?, Some(configured));
+        Ok((bound, copy))
+    }
+
+    fn unusable(&self) -> impl Fn(io::Error) -> TransportError + use<> {
+        let transport = self.transport;
+        move |source| TransportError::Passed { transport, source }
+    }
+}
+
+/// Reads all secrets, tokens and certificates that the configuration names, and opens nothing.
 ///
 /// # Errors
-/// [`TransportError`] for the first that is missing or too short.
+/// [`TransportError`] for the first that is missing or cannot be used.
 pub fn check_secrets(transports: &Transports) -> Result<(), TransportError> {
     if let Some(tcp) = &transports.tcp {
         secrets("tcp", tcp.shared_secret.as_ref())?;
@@ -162,7 +241,53 @@ pub fn check_secrets(transports: &Transports) -> Result<(), TransportError> {
     if let Some(rabbitmq) = &transports.rabbitmq {
         secrets("rabbitmq", rabbitmq.shared_secret.as_ref())?;
     }
+    #[cfg(feature = "tls")]
+    if let Some(tls) = &transports.tls {
+        over_tls(tls)?;
+    }
     Ok(())
+}
+
+/// What services are let in by over TLS.
+#[cfg(feature = "tls")]
+fn over_tls(tls: &TlsListenerSettings) -> Result<(Secrets, Arc<Credentials>), TransportError> {
+    let secrets = secrets("tls", tls.shared_secret.as_ref())?.with_tokens(tokens("tls", tls.tokens.as_ref())?);
+    let credentials =
+        Credentials::load(tls).map_err(|source| TransportError::Certificates { transport: "tls", source })?;
+    Ok((secrets, credentials))
+}
+
+#[cfg(feature = "tls")]
+#[derive(Debug)]
+struct OverTls(Arc<Credentials>);
+
+#[cfg(feature = "tls")]
+impl Certificates for OverTls {
+    fn renew(&self) {
+        drop(self.0.renew());
+    }
+
+    fn figures(&self) -> CertificateFigures {
+        let transport_tls::Figures { renewed, refused, full, resumed, failed, expires, .. } = self.0.figures();
+        CertificateFigures { renewed, refused, full, resumed, failed, expires }
+    }
+}
+
+#[cfg(feature = "tls")]
+fn tokens(transport: &'static str, configured: Option<&SharedSecrets>) -> Result<Tokens, TransportError> {
+    let Some(configured) = configured else { return Ok(Tokens::default()) };
+    let resolved = configured.resolve().map_err(|source| TransportError::Tokens { transport, source })?;
+    resolved
+        .into_iter()
+        .flat_map(|(name, tokens)| tokens.into_iter().map(move |token| (name.clone(), token)))
+        .map(|(name, token)| {
+            let text = std::str::from_utf8(token.expose()).map_err(|_| TokenError::Character);
+            match text.and_then(Token::new) {
+                Ok(token) => Ok((name, token)),
+                Err(source) => Err(TransportError::Token { transport, name, source }),
+            }
+        })
+        .collect()
 }
 
 fn secrets(transport: &'static str, configured: Option<&SharedSecrets>) -> Result<Secrets, TransportError> {

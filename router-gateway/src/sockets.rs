@@ -17,6 +17,8 @@ pub enum Purpose {
     Admin,
     /// Services, over TCP.
     Tcp,
+    /// Services, over TLS.
+    Tls,
 }
 
 impl Purpose {
@@ -27,13 +29,14 @@ impl Purpose {
             Self::Http => "http",
             Self::Admin => "admin",
             Self::Tcp => "tcp",
+            Self::Tls => "tls",
         }
     }
 
     /// The purpose of that name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        [Self::Http, Self::Admin, Self::Tcp].into_iter().find(|purpose| purpose.as_str() == name)
+        [Self::Http, Self::Admin, Self::Tcp, Self::Tls].into_iter().find(|purpose| purpose.as_str() == name)
     }
 }
 

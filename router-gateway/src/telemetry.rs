@@ -18,6 +18,7 @@ use prometheus_client::registry::Registry;
 use router_common::identity::Instance;
 use rustc_hash::FxHashMap;
 
+use crate::certificates::{CertificateMetrics, Certificates};
 use crate::routing::RouteEndpoint;
 
 /// Routes whose handles a worker keeps; when there are more, it begins anew.
@@ -128,6 +129,9 @@ pub struct Metrics {
     pub retries: Counter,
     ejections: Family<VersionLabels, Counter>,
     instances_ejected: Gauge,
+    certificates: CertificateMetrics,
+    /// Of which listeners.
+    with_certificates: Mutex<Vec<Arc<dyn Certificates>>>,
 }
 
 /// What is looked up when somebody asks for the metrics.
@@ -201,6 +205,8 @@ impl Default for Metrics {
         registry.register("ejections", "Instances passed over because they kept failing", ejections.clone());
         let instances_ejected = Gauge::default();
         registry.register("instances_ejected", "Instances that are passed over at present", instances_ejected.clone());
+        let certificates = CertificateMetrics::default();
+        certificates.register(&mut registry);
         Self {
             registry,
             requests,
@@ -222,6 +228,8 @@ impl Default for Metrics {
             retries,
             ejections,
             instances_ejected,
+            certificates,
+            with_certificates: Mutex::default(),
         }
     }
 }
@@ -258,12 +266,23 @@ impl Metrics {
                 family.get_or_create(&WorkerLabels { worker }).set(signed(*count as u64));
             }
         }
+        self.certificates.set(&self.with_certificates());
         let mut text = String::new();
         match encode(&mut text, &self.registry) {
             Ok(()) => text,
             // Writing to a String cannot fail.
             Err(std::fmt::Error) => String::new(),
         }
+    }
+
+    /// Tells of these certificates too.
+    pub fn add_certificates(&self, certificates: Arc<dyn Certificates>) {
+        self.with_certificates.lock().unwrap_or_else(PoisonError::into_inner).push(certificates);
+    }
+
+    /// The listeners' certificates.
+    pub(crate) fn with_certificates(&self) -> Vec<Arc<dyn Certificates>> {
+        self.with_certificates.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Requests not yet answered to their end.

@@ -91,7 +91,7 @@ pub(crate) async fn process(
     let secrets: Secrets = [(KeyId::sole(), secret)].into_iter().collect();
     let started = Gateway::builder(config)
         .environment(Arc::clone(&environment))
-        .services(ServiceListener { listener: services, secrets, socket: None })
+        .services(ServiceListener::new(services, secrets))
         .http_listener(clients)
         .without_admin()
         .start()

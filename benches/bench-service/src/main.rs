@@ -8,6 +8,8 @@ mod endpoints;
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::process::ExitCode;
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use microservice_sdk::{Microservice, OnRefused, Running, StartError};
@@ -32,6 +34,26 @@ struct Options {
     /// The secret shared with the gateways, or where it is kept: env:NAME.
     #[arg(long, value_name = "S")]
     secret: Option<String>,
+
+    /// The CAs of which one has signed the certificates of gateways at tls://, a PEM file.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+
+    /// The certificate to show to gateways at tls://, a PEM file.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    certificate: Option<PathBuf>,
+
+    /// Its private key, a PEM file.
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
+
+    /// The name that gateways' certificates are for. Default: the host of the URL.
+    #[arg(long, value_name = "NAME")]
+    server_name: Option<String>,
+
+    /// The bearer token to show to gateways at tls://, or where it is kept: env:NAME.
+    #[arg(long, value_name = "T", conflicts_with = "secret")]
+    token: Option<String>,
 
     /// Parallel links from each instance to each gateway. Default: as many as the gateway wants.
     #[arg(long, value_name = "N")]
@@ -109,13 +131,15 @@ fn start(options: &Options) -> Result<()> {
 async fn run(options: &Options) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let secret = options.secret.as_deref().map(secret).transpose()?;
+    let secret = options.secret.as_deref().map(|text| kept("--secret", text)).transpose()?;
+    let token = options.token.as_deref().map(|text| kept("--token", text)).transpose()?;
+    let token = token.map(String::from_utf8).transpose().context("--token")?;
     let total = options.instances.get();
     let (ready, mut becoming_ready) = mpsc::channel(1);
     let stop = CancellationToken::new();
     let mut instances = JoinSet::new();
     for number in 1..=total {
-        let instance = service(options, number, secret.as_deref()).start()?;
+        let instance = service(options, number, secret.as_deref(), token.as_deref()).start()?;
         instances.spawn(serve(instance, ready.clone(), stop.clone()));
     }
     drop(ready);
@@ -158,7 +182,7 @@ async fn serve(mut instance: Running, ready: mpsc::Sender<()>, stop: Cancellatio
 }
 
 /// One instance as the options describe it.
-fn service(options: &Options, number: usize, secret: Option<&[u8]>) -> Microservice<Info> {
+fn service(options: &Options, number: usize, secret: Option<&[u8]>, token: Option<&str>) -> Microservice<Info> {
     let info = Info { version: options.service_version.clone() };
     let mut service = endpoints::add(Microservice::new(&options.name, &options.service_version).state(info));
     for place in 0..options.endpoints {
@@ -171,6 +195,15 @@ fn service(options: &Options, number: usize, secret: Option<&[u8]>) -> Microserv
         }
         if let Some(secret) = secret {
             service = service.shared_secret(secret);
+        }
+        // What is said of TLS is for those gateways that are reached by it.
+        if url.starts_with("tls://") || url.starts_with("amqps://") {
+            service = secured(service, options);
+        }
+        if let Some(token) = token
+            && url.starts_with("tls://")
+        {
+            service = service.token(token);
         }
     }
     if let Some(region) = &options.region {
@@ -190,11 +223,25 @@ fn service(options: &Options, number: usize, secret: Option<&[u8]>) -> Microserv
     }
 }
 
-/// The secret itself, or the environment variable it stands in.
-fn secret(text: &str) -> Result<Vec<u8>> {
+/// Tells what to show to the gateway named last, and whom to believe.
+fn secured(mut service: Microservice<Info>, options: &Options) -> Microservice<Info> {
+    if let Some(ca) = &options.ca {
+        service = service.ca(ca);
+    }
+    if let (Some(certificate), Some(key)) = (&options.certificate, &options.key) {
+        service = service.certificate(certificate, key);
+    }
+    match &options.server_name {
+        Some(name) => service.server_name(name),
+        None => service,
+    }
+}
+
+/// A secret itself, or the environment variable it stands in.
+fn kept(option: &str, text: &str) -> Result<Vec<u8>> {
     match text.strip_prefix("env:") {
         Some(name) => {
-            let value = std::env::var_os(name).with_context(|| format!("--secret: {name} is not set"))?;
+            let value = std::env::var_os(name).with_context(|| format!("{option}: {name} is not set"))?;
             Ok(value.into_encoded_bytes())
         }
         None => Ok(text.as_bytes().to_vec()),

@@ -124,7 +124,8 @@ impl Session {
         check_hello(&hello, self.common.carrier)?;
         let identity = self.identify(&listening, &hello)?;
         // Who names a key will be proved it, and wants the gateway's own proof, whoever it is besides.
-        if listening.secrets.is_none() || (identity != Identity::Anonymous && hello.key_id.is_none()) {
+        let is_known = matches!(identity, Identity::Certificate(_) | Identity::Token(_));
+        if listening.secrets.is_none() || (is_known && hello.key_id.is_none()) {
             return self.decide(listening.node, hello, identity, None);
         }
         let mut transcript = Transcript::default();

@@ -62,6 +62,7 @@ impl Bare {
             links: 1,
             preference: 0,
             key_id: secret.is_some().then(KeyId::sole),
+            token: None,
             nonce,
             limits,
             lease: 64,

@@ -80,8 +80,7 @@ impl Stage {
         let secrets = if is_guarded { Secrets::sole(secret()) } else { Secrets::none() };
         let listener = within("a listener", place.listen(&secrets)).await.unwrap_or_else(|error| panic!("{error}"));
         let runtimes = workers.as_ref().map(Workers::handles).unwrap_or_default();
-        let builder =
-            Gateway::builder(&settings).workers(runtimes).services(ServiceListener { listener, secrets, socket: None });
+        let builder = Gateway::builder(&settings).workers(runtimes).services(ServiceListener::new(listener, secrets));
         let gateway = within("the gateway starts", builder.start()).await.unwrap_or_else(|error| panic!("{error}"));
         Self { gateway, transport, place, is_guarded, _workers: workers }
     }

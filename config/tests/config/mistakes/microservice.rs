@@ -48,7 +48,7 @@ error: unknown key `gateways[0].linsk`
 1 | gateways: [{ url: 'amqp://guest:*******@broker/%2f', linsk: 2 }]
   |                                                      ^^^^^ not a key of `gateways[0]`
   |
-  = allowed: key_id, links, shared_secret, url
+  = allowed: ca, certificate, key, key_id, links, server_name, shared_secret, token, url
   = help: did you mean `links`?
 "#,
     );
@@ -150,6 +150,56 @@ error: `gateways[0].links` is not valid
   |                                                  ^^^^^ found `70000`
   |
   = allowed: a whole number, 0 to 65535
+"#,
+    );
+}
+
+#[test]
+fn what_is_said_of_tls_where_there_is_none_is_refused() {
+    check(
+        microservice("gateways: [{ url: 'tcp://127.0.0.1:5100', ca: ca.pem, token: env:T }]\n"),
+        r#"
+error: `gateways[0].ca` is not valid
+ --> microservice.yaml:1:47
+  |
+1 | gateways: [{ url: 'tcp://127.0.0.1:5100', ca: ca.pem, token: env:T }]
+  |                                               ^^^^^^ there is no TLS over `tcp://`
+  |
+  = help: dial `tls://`, or remove `ca`
+
+error: `gateways[0].token` is not valid
+ --> microservice.yaml:1:62
+  |
+1 | gateways: [{ url: 'tcp://127.0.0.1:5100', ca: ca.pem, token: env:T }]
+  |                                                              ^^^^^ a token is shown over TLS alone, and not over `tcp://`
+  |
+  = help: dial `tls://`, or use `shared_secret`
+"#,
+    );
+}
+
+#[test]
+fn a_certificate_goes_with_its_key_and_a_token_goes_alone() {
+    check(
+        microservice(
+            "gateways: [{ url: 'tls://127.0.0.1:5101', certificate: a.pem, token: env:T, shared_secret: env:S }]\n",
+        ),
+        r#"
+error: `gateways[0].token` is not valid
+ --> microservice.yaml:1:70
+  |
+1 | gateways: [{ url: 'tls://127.0.0.1:5101', certificate: a.pem, token: env:T, shared_secret: env:S }]
+  |                                                                      ^^^^^ found a token and a secret
+  |
+  = help: one of them is enough: remove the other
+
+error: `gateways[0].certificate` is not valid
+ --> microservice.yaml:1:56
+  |
+1 | gateways: [{ url: 'tls://127.0.0.1:5101', certificate: a.pem, token: env:T, shared_secret: env:S }]
+  |                                                        ^^^^^ found a certificate without its key
+  |
+  = help: add `key`
 "#,
     );
 }
