@@ -6,9 +6,8 @@
 mod endpoints;
 
 use std::num::{NonZeroU16, NonZeroUsize};
-use std::process::ExitCode;
-
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
