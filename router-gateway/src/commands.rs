@@ -1,3 +1,5 @@
-//! Subcommands of the program that ask a gateway that is running.
+//! Subcommands of the program that serve nobody: they ask a gateway that is running, or prepare for one.
 
+#[cfg(feature = "tls")]
+pub(crate) mod certs;
 pub(crate) mod explain;

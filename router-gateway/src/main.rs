@@ -3,6 +3,7 @@
 
 mod commands;
 
+use std::convert::Infallible;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,6 +20,8 @@ use router_gateway::workers::Workers;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+#[cfg(feature = "tls")]
+use crate::commands::certs;
 use crate::commands::explain;
 
 #[cfg(feature = "mimalloc")]
@@ -63,6 +66,9 @@ enum Command {
     /// Ask a running gateway why a request would go where it goes.
     #[command(after_help = explain::EXIT_CODES)]
     Explain(explain::Explain),
+    /// Make certificates to try TLS with.
+    #[cfg(feature = "tls")]
+    Certs(certs::Certs),
     /// Print the JSON Schema of a configuration file.
     Schema { of: SchemaOf },
 }
@@ -99,6 +105,8 @@ fn main() -> ExitCode {
             Err(code) => code,
         },
         Command::Explain(command) => explain::run(&command),
+        #[cfg(feature = "tls")]
+        Command::Certs(command) => certs::run(&command),
         Command::Schema { of } => {
             let schema = match of {
                 SchemaOf::Router => schema_for_router::<Transports>(),
@@ -167,6 +175,7 @@ async fn serve_until_told(
     workers: &Workers,
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
+    let mut renew = signal(SignalKind::hangup())?;
     let node = &settings.node;
     let upgrade = settings.upgrade.socket.as_deref();
     let mut taking = match upgrade.filter(|_| take_over) {
@@ -222,6 +231,7 @@ async fn serve_until_told(
         () = signals.next() => false,
         () = gateway.drain_wanted() => false,
         () = handed_over => true,
+        never = renewals(&mut renew, &gateway) => match never {},
     };
     let ended = async {
         if is_replaced {
@@ -254,6 +264,17 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+/// Looks at the certificates whenever SIGHUP asks for it.
+async fn renewals(renew: &mut Signal, gateway: &Gateway) -> Infallible {
+    loop {
+        if renew.recv().await.is_none() {
+            return std::future::pending().await;
+        }
+        tracing::info!("SIGHUP: looking at the certificates");
+        gateway.renew_certificates().await;
     }
 }
 
