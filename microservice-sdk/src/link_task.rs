@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use router_common::frame::{CloseCode, Hello, PROTOCOL_VERSION};
 use router_common::session::lease::Lease;
@@ -17,6 +18,9 @@ use crate::outage::{SoFar, Telling};
 use crate::plan::{GatewayPlan, Identity};
 use crate::serve::{Server, ServiceApplication};
 use crate::start_error::StartError;
+
+/// How long what is in flight on a link to a gateway that is gone may take.
+const GONE_GRACE: Duration = Duration::from_secs(30);
 
 /// One link's place and all that it needs.
 pub(crate) struct LinkTask {
@@ -118,8 +122,11 @@ impl LinkTask {
                 }
             }
             () = self.state.over.cancelled() => {
-                handle.close(CloseCode::Normal, "the gateway is gone");
-                driver.await
+                tokio::select! {
+                    biased;
+                    closed = &mut driver => closed,
+                    () = self.left(&handle, &link_state) => driver.await,
+                }
             }
         };
         let outcome = link_state.take_outcome();
@@ -185,6 +192,13 @@ impl LinkTask {
             }
         }
         handle.close(CloseCode::Normal, "the service stops");
+    }
+
+    /// The gateway is gone, as it says itself or somebody says of it: it may yet want the answers to what it has asked.
+    async fn left(&self, handle: &Handle, link: &LinkState) {
+        if tokio::time::timeout(GONE_GRACE, self.drained(handle, link)).await.is_err() {
+            handle.close(CloseCode::Normal, "the gateway is gone");
+        }
     }
 
     /// Whether an end is one after which there is no sense in dialling again.

@@ -2,6 +2,7 @@
 
 mod fake_gateway;
 mod outage;
+mod several;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! What the integration tests share: the transports of this workspace, and what the conformance suite has for scenarios.
 
 pub mod carriers;
+pub mod forwarder;
 pub mod reference;
 
 pub use router_conformance::{client, eventually, matrix, services, sockets, stage, within};

@@ -54,11 +54,15 @@ impl Environment for Clock {
 #[derive(Default)]
 struct State {
     hellos: Vec<Hello>,
+    /// One for each time that the instance came: its links share it.
     leases: Vec<Arc<Lease>>,
+    /// Links that have joined and not ended.
+    joined: usize,
+    /// The preferences of the links over which the service has called others.
+    called_by: Vec<u8>,
     endpoints: Vec<EndpointDescriptor>,
     refused: HashMap<String, String>,
-    /// With the links' numbers.
-    routable: Vec<(u16, Handle)>,
+    routable: Vec<Routable>,
     opened: usize,
     draining: bool,
     health: Option<HealthStatus>,
@@ -66,6 +70,13 @@ struct State {
     wanted: u16,
     /// Links that are to end as soon as they are welcomed.
     hang_ups: usize,
+}
+
+#[derive(Clone)]
+struct Routable {
+    preference: u8,
+    number: u16,
+    link: Handle,
 }
 
 impl FakeGateway {
@@ -112,7 +123,29 @@ impl FakeGateway {
 
     /// The newest link over which requests can go.
     pub(crate) async fn link(&self) -> Handle {
-        self.shared.wait(|state| state.routable.last().map(|(_, link)| link.clone())).await
+        self.shared.wait(|state| state.routable.last().map(|routable| routable.link.clone())).await
+    }
+
+    /// A link over which requests can go, on the way of this preference.
+    pub(crate) async fn link_on(&self, preference: u8) -> Handle {
+        let on_way = |routable: &&Routable| routable.preference == preference;
+        self.shared.wait(|state| state.routable.iter().find(on_way).map(|routable| routable.link.clone())).await
+    }
+
+    /// Waits until the instance has no link.
+    pub(crate) async fn deserted(&self) {
+        self.shared.wait(|state| (state.joined == 0).then_some(())).await;
+    }
+
+    /// Waits until so many requests may be in flight on the instance.
+    pub(crate) async fn lease(&self, limit: u32) {
+        let is_limit = |lease: &Arc<Lease>| lease.limit() == limit;
+        self.shared.wait(|state| state.leases.last().is_some_and(is_limit).then_some(())).await;
+    }
+
+    /// The preferences of the links over which the service has called others, since this was asked last.
+    pub(crate) fn called_by(&self) -> Vec<u8> {
+        std::mem::take(&mut self.shared.lock().called_by)
     }
 
     /// No deadline passes for this side any more.
@@ -123,8 +156,8 @@ impl FakeGateway {
     /// Ends the link of this number, which is routable.
     pub(crate) fn close_link(&self, number: u16) {
         let links = self.shared.lock().routable.clone();
-        let (_, link) = links.iter().find(|(other, _)| *other == number).unwrap();
-        link.close(CloseCode::Shutdown, "a test says so");
+        let of_number = links.iter().find(|routable| routable.number == number);
+        of_number.unwrap().link.close(CloseCode::Shutdown, "a test says so");
     }
 
     /// Waits until as many links have become routable, lost ones included.
@@ -193,6 +226,18 @@ impl Shared {
         self.state.lock().unwrap()
     }
 
+    /// A lease whose changes are heard of.
+    fn lease(self: &Arc<Self>, limit: u32) -> Arc<Lease> {
+        let lease = Lease::new(limit);
+        let shared = Arc::downgrade(self);
+        lease.on_freed(move || {
+            if let Some(shared) = shared.upgrade() {
+                shared.changes.send_modify(|version| *version += 1);
+            }
+        });
+        lease
+    }
+
     fn hangs_up(&self) -> bool {
         let mut state = self.lock();
         let hangs_up = state.hang_ups > 0;
@@ -228,7 +273,7 @@ async fn accept(mut listener: BoxListener, shared: Arc<Shared>) {
             identity: Identity::InProcess,
         };
         let session = Session::gateway(side, environment.now());
-        let desk = Desk { shared: Arc::clone(&shared), number: 0 };
+        let desk = Desk { shared: Arc::clone(&shared), number: 0, preference: 0 };
         let (mut driver, handle) = Driver::new(link, session, desk, environment.clone());
         let shared = Arc::clone(&shared);
         tokio::spawn(poll_fn(move |cx| {
@@ -247,21 +292,19 @@ struct Desk {
     shared: Arc<Shared>,
     /// The link's, as HELLO says it.
     number: u16,
+    preference: u8,
 }
 
 impl Application for Desk {
     fn join(&mut self, joining: Joining, _: &Handle) -> Result<Accepted, Refused> {
-        self.number = joining.hello.link;
-        let lease = Lease::new(joining.hello.lease);
-        let shared = Arc::downgrade(&self.shared);
-        lease.on_freed(move || {
-            if let Some(shared) = shared.upgrade() {
-                shared.changes.send_modify(|version| *version += 1);
+        (self.number, self.preference) = (joining.hello.link, joining.hello.preference);
+        let lease = self.shared.change(|state| {
+            if state.joined == 0 {
+                state.leases.push(self.shared.lease(joining.hello.lease));
             }
-        });
-        self.shared.change(|state| {
+            state.joined += 1;
             state.hellos.push(joining.hello);
-            state.leases.push(Arc::clone(&lease));
+            state.leases.last().unwrap().clone()
         });
         Ok(Accepted { lease, revision: 0, links: self.shared.lock().wanted })
     }
@@ -281,19 +324,22 @@ impl Application for Desk {
             }
             ConnectionEvent::Routable => self.shared.change(|state| {
                 state.opened += 1;
-                state.routable.push((self.number, handle.clone()));
+                let (preference, number) = (self.preference, self.number);
+                state.routable.push(Routable { preference, number, link: handle.clone() });
             }),
             ConnectionEvent::PeerDraining => self.shared.change(|state| state.draining = true),
             ConnectionEvent::Heartbeat { status, .. } => self.shared.change(|state| state.health = Some(status)),
-            ConnectionEvent::Closed(_) => {
-                self.shared.change(|state| state.routable.retain(|(_, link)| !link.is_same(handle)))
-            }
+            ConnectionEvent::Closed(_) => self.shared.change(|state| {
+                state.joined -= 1;
+                state.routable.retain(|routable| !routable.link.is_same(handle));
+            }),
             _ => {}
         }
     }
 
     /// What the service calls: answered with what arrived.
     fn request(&mut self, request: Request<Body>, responder: Responder) {
+        self.shared.lock().called_by.push(self.preference);
         let context = request.extensions().get::<RequestContext>().unwrap();
         let left = context.deadline.map(|at| at.saturating_duration_since(SystemEnvironment.now()).as_secs());
         let trace = request.headers().get("traceparent");

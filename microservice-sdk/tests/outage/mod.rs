@@ -16,10 +16,16 @@ use tracing::{Event, Level, Metadata, Subscriber, span};
 use crate::fake_gateway::FakeGateway;
 
 /// A way to a gateway that nobody listens on until it is opened.
-struct Road {
+pub(crate) struct Road {
     gateway: Arc<dyn Connector>,
-    open: watch::Sender<bool>,
+    pub(crate) open: watch::Sender<bool>,
     dialled: watch::Sender<usize>,
+}
+
+impl Road {
+    pub(crate) fn closed(gateway: Arc<dyn Connector>) -> Arc<Self> {
+        Arc::new(Self { gateway, open: watch::Sender::new(false), dialled: watch::Sender::new(0) })
+    }
 }
 
 impl Connector for Road {
@@ -39,18 +45,18 @@ impl Connector for Road {
 
 /// One line of the SDK's log.
 #[derive(Debug, Clone)]
-struct Line {
+pub(crate) struct Line {
     level: Level,
     at: Instant,
-    text: String,
+    pub(crate) text: String,
 }
 
 /// Keeps the SDK's own lines, of all levels.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<Line>>>);
+pub(crate) struct Log(Arc<Mutex<Vec<Line>>>);
 
 impl Log {
-    fn of(&self, level: Level) -> Vec<Line> {
+    pub(crate) fn of(&self, level: Level) -> Vec<Line> {
         self.0.lock().unwrap().iter().filter(|line| line.level == level).cloned().collect()
     }
 }
@@ -94,11 +100,7 @@ async fn an_outage_is_told_once_a_minute_and_its_end_once() {
     let log = Log::default();
     let _heard = tracing::subscriber::set_default(log.clone());
     let gateway = FakeGateway::start();
-    let road = Arc::new(Road {
-        gateway: gateway.connector(),
-        open: watch::Sender::new(false),
-        dialled: watch::Sender::new(0),
-    });
+    let road = Road::closed(gateway.connector());
     let mut running = Microservice::new("patient", "1.0.0")
         .raw(Method::GET, "/x", || async {})
         .connector(Arc::clone(&road) as Arc<dyn Connector>)

@@ -123,7 +123,8 @@ pub enum Discovered {
         /// Dials this one gateway; it does not discover.
         connector: Arc<dyn Connector>,
     },
-    /// A gateway has left for good: it is not dialled any more, and links to it are closed. Of one that was never found,
+    /// A gateway has left for good: it is not dialled any more, and links to it are closed as soon as nothing is in flight on
+    /// them, or half a minute later. Of one that was never found,
     /// it says nothing.
     Gone { node: Arc<str> },
 }
