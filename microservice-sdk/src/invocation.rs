@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use router_common::endpoint::EndpointDescriptor;
 use router_link::{Environment, RequestContext};
+use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
 use crate::health::Health;
@@ -27,6 +28,8 @@ pub(crate) struct Surroundings {
     pub(crate) client: OnceLock<Client>,
     /// Likewise; or made when it is first asked for, where there is no gateway.
     pub(crate) health: OnceLock<Health>,
+    /// The service drains, and opens nothing more.
+    pub(crate) draining: CancellationToken,
     /// Through which the slow handlers go.
     pub(crate) gate: Gate,
 }
@@ -51,7 +54,8 @@ impl Invocation {
 
 impl Surroundings {
     pub(crate) fn new(environment: Arc<dyn Environment>) -> Arc<Self> {
-        Arc::new(Self { environment, client: OnceLock::new(), health: OnceLock::new(), gate: Gate::default() })
+        let (client, health) = (OnceLock::new(), OnceLock::new());
+        Arc::new(Self { environment, client, health, draining: CancellationToken::new(), gate: Gate::default() })
     }
 }
 

@@ -50,6 +50,7 @@
 //! | take things from a request | [`extract`]: [`Path`], [`Query`], [`Json`], [`State`], [`Deadline`], [`Claims`], `HeaderMap`, `Bytes`, `String`, [`Body`], [`Request`] .. |
 //! | answer | [`response`]: [`Json`], text, bytes, a status, tuples, [`Chunks`], [`Sse`], [`Response`], `Result` |
 //! | speak both ways | [`WebSocketUpgrade`] (feature `websocket`, on by default), or [`Tunnel`] for any other protocol |
+//! | say goodbye before the service ends | [`Draining`] |
 //! | say what went wrong | [`EndpointError`](derive@EndpointError), [`Problem`], [`Internal`] |
 //! | run | [`Microservice::run`], or [`Microservice::start`] within a larger program |
 //! | configure | `microservice.yaml`: [`Microservice::config_file`] |
@@ -97,6 +98,7 @@ mod bridge;
 mod client;
 mod connect;
 mod dispatch;
+mod draining;
 mod endpoints;
 mod error;
 pub mod extract;
@@ -128,6 +130,7 @@ mod trace;
 pub use {bytes, http};
 
 pub use self::client::{Client, ClientError};
+pub use self::draining::Draining;
 pub use self::endpoints::{Endpoints, Handlers, Route};
 pub use self::error::{EndpointError, Internal, Problem};
 pub use self::extract::{

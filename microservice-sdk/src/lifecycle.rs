@@ -71,7 +71,8 @@ impl<S: Send + Sync + 'static> Microservice<S> {
     pub fn start(self) -> Result<Running, StartError> {
         let plan = Plan::make(self.parts)?;
         let board = Board::new(plan.gateways.len());
-        let stop = CancellationToken::new();
+        // Handlers may be told of it.
+        let stop = plan.table.surroundings.draining.clone();
         let client = Client::new(Arc::clone(&board), Arc::clone(&plan.identity.environment));
         // A table has one life: a service is consumed by its start.
         let _ = plan.table.surroundings.client.set(client.clone());

@@ -195,6 +195,35 @@ async fn a_websocket_is_opened_without_a_port() {
     gateway.shutdown().await;
 }
 
+#[cfg(feature = "websocket")]
+#[tokio::test]
+async fn a_websocket_says_goodbye_when_its_service_drains() {
+    use futures_util::StreamExt as _;
+    use microservice_sdk::websocket::Message;
+    use microservice_sdk::{Draining, Response, WebSocketUpgrade};
+
+    #[endpoint(GET, "/room", streaming)]
+    async fn room(draining: Draining, upgrade: WebSocketUpgrade) -> Response {
+        upgrade.on_upgrade(move |mut socket| async move {
+            assert!(!draining.has_begun());
+            let _ = socket.send("welcome").await;
+            draining.begun().await;
+            let _ = socket.send("goodbye").await;
+            let _ = socket.close(None).await;
+        })
+    }
+
+    let gateway = TestGateway::empty(&router_config::RouterConfig::<()>::default()).await;
+    let running = gateway.join(Microservice::new("rooms", "1.0.0").endpoints(endpoints![room])).await;
+    let mut socket = gateway.websocket("/room").await;
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("welcome"));
+    let stopped = tokio::spawn(running.shutdown());
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("goodbye"));
+    assert!(socket.next().await.unwrap().unwrap().is_close());
+    stopped.await.unwrap().unwrap();
+    gateway.shutdown().await;
+}
+
 #[tokio::test]
 async fn a_tunnel_that_is_asked_for_without_a_gateway_is_none() {
     use microservice_sdk::{Response, Tunnel};

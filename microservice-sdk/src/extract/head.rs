@@ -13,6 +13,7 @@ use router_link::{Cancellation, Environment, RequestContext};
 
 use super::{FromRequestParts, Parts};
 use crate::client::Client;
+use crate::draining::Draining;
 use crate::error::Problem;
 use crate::health::Health;
 use crate::invocation::Invocation;
@@ -221,6 +222,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Health {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         let invocation = parts.extensions.get::<Invocation>();
         Ok(invocation.map_or_else(Self::of_nobody, |of| of.surroundings.health.get_or_init(Self::of_nobody).clone()))
+    }
+}
+
+/// Whether the service drains; never so in one that is asked without a gateway.
+impl<S: Send + Sync> FromRequestParts<S> for Draining {
+    type Rejection = Infallible;
+    const FIELDS: bool = false;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let invocation = parts.extensions.get::<Invocation>();
+        Ok(Self::new(invocation.map(|invocation| invocation.surroundings.draining.clone()).unwrap_or_default()))
     }
 }
 
