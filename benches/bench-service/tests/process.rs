@@ -7,10 +7,12 @@ use std::time::Duration;
 use router_config::Sources;
 use router_gateway::Gateway;
 use router_gateway::settings::{Settings, listen};
+use transport_tls::development::DevelopmentCa;
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 const SECRET: &str = "a secret that both ends know, 32 bytes or more";
+const TOKEN: &str = "a-token-that-its-bearer-shows-32-bytes-or-more";
 
 async fn gateway() -> (Gateway, String) {
     let yaml = format!("transports: {{ tcp: {{ listen: \"127.0.0.1:0\", shared_secret: \"{SECRET}\" }} }}");
@@ -121,4 +123,51 @@ async fn what_does_not_work_is_told_in_a_line() {
     let refused = run(&["--gateway", &url, "--secret", "env:NOT_SET_ANYWHERE"]).await;
     let text = String::from_utf8_lossy(&refused.stderr);
     assert!(!refused.status.success() && text.contains("NOT_SET_ANYWHERE is not set"), "{text}");
+}
+
+#[tokio::test]
+async fn it_joins_over_tls_with_a_certificate_or_a_token() {
+    let (files, authority) = (tempfile::tempdir().unwrap(), DevelopmentCa::new().unwrap());
+    let path = |name: &str| files.path().join(name).to_str().unwrap().to_owned();
+    let (own, service) =
+        (authority.gateway(&["localhost"]).unwrap(), authority.service("spiffe://bench/service").unwrap());
+    for (name, text) in [
+        ("ca.pem", authority.certificate()),
+        ("gateway.pem", &own.certificate),
+        ("gateway.key", &own.key),
+        ("service.pem", &service.certificate),
+        ("service.key", &service.key),
+    ] {
+        std::fs::write(path(name), text).unwrap();
+    }
+    let yaml = format!(
+        "transports: {{ tls: {{ listen: \"127.0.0.1:0\", certificate: {}, key: {}, client_ca: {}, client_certificate: optional, \
+         tokens: {{ team-a: {TOKEN} }} }} }}",
+        path("gateway.pem"),
+        path("gateway.key"),
+        path("ca.pem")
+    );
+    let sources = Sources::router().text("router.yaml", yaml).overrides(["http.listen=127.0.0.1:0"]);
+    let settings: Settings = router_config::load(sources).unwrap_or_else(|error| panic!("{error}"));
+    let listeners = listen(&settings).unwrap();
+    let builder = listeners.into_iter().fold(Gateway::builder(&settings).without_admin(), |b, l| b.services(l));
+    let gateway = builder.start().await.unwrap();
+    let url = gateway.service_listeners()[0].replace("127.0.0.1", "localhost");
+    let (ca, certificate, key) = (path("ca.pem"), path("service.pem"), path("service.key"));
+    let ways: [&[&str]; 2] = [&["--certificate", &certificate, "--key", &key], &["--token", "env:BENCH_TOKEN"]];
+    for way in ways {
+        let arguments = [&["--gateway", &url, "--ca", &ca, "--links", "2"], way].concat();
+        let mut process = Leftover(program(&arguments).env("BENCH_TOKEN", TOKEN).spawn().unwrap());
+        let mut output = BufReader::new(process.0.stdout.take().unwrap());
+        let line = within("the ready line", move || {
+            let mut line = String::new();
+            output.read_line(&mut line).map(|_| line)
+        });
+        assert_eq!(line.await.unwrap(), "ready: bench 1.0.0, instances: 1, gateways: 1\n");
+    }
+    let mut program = program(&["--gateway", &url, "--ca", &path("missing.pem")]);
+    program.stderr(Stdio::piped());
+    let refused = within("its end", move || -> Output { program.output().unwrap() }).await;
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && text.contains("missing.pem: cannot be read"), "{text}");
 }
