@@ -170,7 +170,7 @@ async fn what_a_service_is_told_wrongly_is_said_before_it_dials() {
         (one("orders", "1.0.0", "/o", "").gateway("tcp://127.0.0.1:5100").token(TOKEN), "over TLS alone".into()),
     ];
     for (service, told) in cases {
-        let error = service.start().err().expect("a mistake").to_string();
+        let error = service.start().expect_err("a mistake").to_string();
         assert!(error.contains(&told), "{error}");
     }
     let error = one("orders", "1.0.0", "/o", "").gateway("tcp://127.0.0.1:5100").ca("ca.pem").start().err().unwrap();
