@@ -499,6 +499,9 @@ impl Node {
             {
                 self.sockets.append(kept);
             }
+            if let Some(discarded) = service.listener.discarded() {
+                self.metrics.watch(discarded);
+            }
             self.other_tasks.spawn(Arc::clone(&links).accept(service, self.gates.services.keeper()));
         }
         let publisher = publisher(Arc::clone(&self.registry), Arc::clone(&self.environment));

@@ -3,6 +3,7 @@
 //! Labels are templates and names, never raw input. A worker keeps the handles of the routes it has served; a handle
 //! holds its route, so that a route's memory is never mistaken for another's.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use router_common::identity::Instance;
+use router_link::Discarded;
 use rustc_hash::FxHashMap;
 
 use crate::certificates::{CertificateMetrics, Certificates};
@@ -126,6 +128,9 @@ pub struct Metrics {
     worker_connections: Family<WorkerLabels, Gauge>,
     worker_links: Family<WorkerLabels, Gauge>,
     links_refused: Family<ReasonLabels, Counter>,
+    datagrams_dropped: Family<ReasonLabels, Counter>,
+    /// Who counts those.
+    droppers: Mutex<Vec<Arc<dyn Discarded>>>,
     pub retries: Counter,
     ejections: Family<VersionLabels, Counter>,
     instances_ejected: Gauge,
@@ -199,6 +204,9 @@ impl Default for Metrics {
         registry.register("worker_links", "Live links of each worker", worker_links.clone());
         let links_refused = Family::<ReasonLabels, Counter>::default();
         registry.register("links_refused", "Links that ended before they were welcomed", links_refused.clone());
+        let datagrams_dropped = Family::<ReasonLabels, Counter>::default();
+        let meaning = "Datagrams over UDP that were thrown away: forged, replayed, of no connection, or out of place";
+        registry.register("udp_datagrams_dropped", meaning, datagrams_dropped.clone());
         let retries = Counter::default();
         registry.register("retries", "Requests sent again", retries.clone());
         let ejections = Family::<VersionLabels, Counter>::default();
@@ -225,6 +233,8 @@ impl Default for Metrics {
             worker_connections,
             worker_links,
             links_refused,
+            datagrams_dropped,
+            droppers: Mutex::default(),
             retries,
             ejections,
             instances_ejected,
@@ -267,6 +277,13 @@ impl Metrics {
             }
         }
         self.certificates.set(&self.with_certificates());
+        let mut dropped = BTreeMap::<&'static str, u64>::new();
+        for dropper in self.droppers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            dropper.counts().into_iter().for_each(|(reason, count)| *dropped.entry(reason).or_default() += count);
+        }
+        for (reason, count) in dropped {
+            self.datagrams_dropped.get_or_create(&ReasonLabels { reason }).inner().store(count, Ordering::Relaxed);
+        }
         let mut text = String::new();
         match encode(&mut text, &self.registry) {
             Ok(()) => text,
@@ -283,6 +300,11 @@ impl Metrics {
     /// The listeners' certificates.
     pub(crate) fn with_certificates(&self) -> Vec<Arc<dyn Certificates>> {
         self.with_certificates.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Counts what a listener throws away, from now on.
+    pub fn watch(&self, dropper: Arc<dyn Discarded>) {
+        self.droppers.lock().unwrap_or_else(PoisonError::into_inner).push(dropper);
     }
 
     /// Requests not yet answered to their end.

@@ -3,12 +3,18 @@
 mod in_memory;
 mod tcp;
 mod tls;
+mod udp;
 
 pub use router_conformance::Transport;
+use transport_udp::testing::Weather;
 
 pub const IN_MEMORY: Transport = Transport::new(&in_memory::InProcess);
 pub const TCP: Transport = Transport::new(&tcp::Tcp);
 pub const TLS: Transport = Transport::new(&tls::Tls);
+pub const UDP: Transport = Transport::new(&udp::Udp { name: "udp", weather: None });
+/// The same over a network that loses, doubles, delays and reorders 30 % of the datagrams.
+pub const UDP_IN_BAD_WEATHER: Transport =
+    Transport::new(&udp::Udp { name: "udp-in-bad-weather", weather: Some(Weather::BAD) });
 
 /// All of them.
-pub const ALL: &[Transport] = &[IN_MEMORY, TCP, TLS];
+pub const ALL: &[Transport] = &[IN_MEMORY, TCP, TLS, UDP];

@@ -51,7 +51,7 @@ pub use framed::{ByteStream, FramedLink};
 pub use handle::Handle;
 pub use inbound::Inbound;
 pub use link::{
-    BoxFuture, BoxLink, BoxListener, Capabilities, Connector, DetachedLink, Discovered, Discovery, Link, LinkError,
+    BoxFuture, BoxLink, BoxListener, Capabilities, Connector, DetachedLink, Discarded, Discovered, Discovery, Link, LinkError,
     Listener, PeerInfo,
 };
 pub use responder::{Respond, RespondError, Responder, Unwanted};

@@ -160,6 +160,17 @@ pub trait Listener: Send + 'static {
 
     /// Where it listens, for people: `tcp://127.0.0.1:5100`.
     fn local(&self) -> &str;
+
+    /// What comes to it and is thrown away, without anybody being told. Default: nothing is.
+    fn discarded(&self) -> Option<Arc<dyn Discarded>> {
+        None
+    }
+}
+
+/// What a listener and its links have thrown away, to be looked at while they are at work.
+pub trait Discarded: fmt::Debug + Send + Sync + 'static {
+    /// How many messages so far, by reason.
+    fn counts(&self) -> Vec<(&'static str, u64)>;
 }
 
 impl dyn Listener {

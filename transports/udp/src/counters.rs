@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use router_link::Discarded;
+
 use crate::packet::Dropped;
 
 /// Datagrams that were thrown away, by reason. They only grow.
@@ -22,9 +24,11 @@ impl Counters {
         self.0.get(reason as usize).map_or(0, |counter| counter.load(Ordering::Relaxed))
     }
 
-    /// All reasons by their names, with their numbers.
-    pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        Dropped::ALL.into_iter().map(|reason| (reason.as_str(), self.dropped(reason)))
+}
+
+impl Discarded for Counters {
+    fn counts(&self) -> Vec<(&'static str, u64)> {
+        Dropped::ALL.into_iter().map(|reason| (reason.as_str(), self.dropped(reason))).collect()
     }
 }
 
@@ -38,7 +42,7 @@ mod tests {
         for (times, reason) in (1..).zip(Dropped::ALL) {
             (0..times).for_each(|_| counters.count(reason));
         }
-        let all: Vec<_> = counters.all().map(|(_, number)| number).collect();
+        let all: Vec<_> = counters.counts().into_iter().map(|(_, number)| number).collect();
         assert_eq!(all, [1, 2, 3, 4, 5, 6]);
     }
 }

@@ -15,7 +15,6 @@ use router_common::frame::Frame;
 use router_common::identity::KeyId;
 use router_common::limits;
 use router_common::session::{CarrierKeys, Secrets};
-use tokio::net::UdpSocket;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::channel::{Channel, Keys};
@@ -41,14 +40,9 @@ pub(crate) struct Demux {
 }
 
 impl Demux {
-    pub(crate) fn new(
-        socket: UdpSocket,
-        secrets: Secrets,
-        key: [u8; 32],
-        datagram: usize,
-    ) -> (Self, Arc<Shared>, Keeper) {
-        socket::prepare(&socket);
-        let shared = Arc::new(Shared::new(socket, datagram));
+    pub(crate) fn new(shared: Shared, secrets: Secrets, key: [u8; 32]) -> (Self, Arc<Shared>, Keeper) {
+        socket::prepare(&shared.socket);
+        let shared = Arc::new(shared);
         let ended = CancellationToken::new();
         let keeper = Arc::new(ended.clone().drop_guard());
         let weak = Arc::downgrade(&keeper);

@@ -2,13 +2,16 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use router_common::session::Secrets;
-use router_link::{BoxLink, LinkError, Listener};
+use router_link::{BoxLink, Discarded, LinkError, Listener};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
+use tokio::time::Sleep;
 
 use crate::counters::Counters;
 use crate::demux::Demux;
@@ -16,12 +19,26 @@ use crate::link::{SCHEME, UdpLink};
 use crate::packet::{DATAGRAM_BYTES, DATAGRAM_BYTES_MAX};
 use crate::seat::{Keeper, Shared};
 
+/// How often a port is asked for that another process holds.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
 /// Accepts services over UDP (SPEC 7).
 pub struct UdpListener {
-    shared: Arc<Shared>,
-    local: String,
     address: SocketAddr,
-    _keeper: Keeper,
+    local: String,
+    secrets: Secrets,
+    datagram: usize,
+    counters: Arc<Counters>,
+    socket: State,
+}
+
+enum State {
+    Bound {
+        shared: Arc<Shared>,
+        _keeper: Keeper,
+    },
+    /// Another process has the port, and is to leave it.
+    Waiting(Pin<Box<Sleep>>),
 }
 
 impl UdpListener {
@@ -32,16 +49,48 @@ impl UdpListener {
     /// # Errors
     /// [`LinkError::Io`] that names the address.
     pub fn bind(address: SocketAddr, secrets: Secrets, datagram: usize) -> Result<Self, LinkError> {
-        let listening = |error| LinkError::io(format!("listening on {SCHEME}{address}"), error);
-        let socket = open(address).map_err(listening)?;
+        let mut listener = Self {
+            address,
+            local: format!("{SCHEME}{address}"),
+            secrets,
+            datagram: datagram.clamp(DATAGRAM_BYTES, DATAGRAM_BYTES_MAX),
+            counters: Arc::default(),
+            socket: State::Waiting(Box::pin(tokio::time::sleep(ASK_AGAIN))),
+        };
+        listener.open().map_err(|error| LinkError::io(format!("listening on {SCHEME}{address}"), error))?;
+        Ok(listener)
+    }
+
+    /// The same, but when another process still has the port, it waits for that process to leave it: accepting does.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind), but for a port that is taken.
+    pub fn bind_or_wait(address: SocketAddr, secrets: Secrets, datagram: usize) -> Result<Self, LinkError> {
+        match Self::bind(address, secrets.clone(), datagram) {
+            Err(LinkError::Io { source, .. }) if source.kind() == io::ErrorKind::AddrInUse => Ok(Self {
+                address,
+                local: format!("{SCHEME}{address}"),
+                secrets,
+                datagram: datagram.clamp(DATAGRAM_BYTES, DATAGRAM_BYTES_MAX),
+                counters: Arc::default(),
+                socket: State::Waiting(Box::pin(tokio::time::sleep(ASK_AGAIN))),
+            }),
+            bound => bound,
+        }
+    }
+
+    fn open(&mut self) -> io::Result<()> {
+        let socket = socket(self.address)?;
         let mut key = [0; 32];
-        getrandom::fill(&mut key).map_err(|error| listening(io::Error::other(error)))?;
-        let datagram = datagram.clamp(DATAGRAM_BYTES, DATAGRAM_BYTES_MAX);
-        let (demux, shared, keeper) = Demux::new(socket, secrets, key, datagram);
-        let address = shared.socket.local_addr().map_err(listening)?;
+        getrandom::fill(&mut key).map_err(io::Error::other)?;
+        self.address = socket.local_addr()?;
+        self.local = format!("{SCHEME}{}", self.address);
+        let shared = Shared::new(socket, self.datagram, Arc::clone(&self.counters));
+        let (demux, shared, keeper) = Demux::new(shared, self.secrets.clone(), key);
         // Owned by the keepers: it ends with the last of them.
         tokio::spawn(demux.run());
-        Ok(Self { shared, local: format!("{SCHEME}{address}"), address, _keeper: keeper })
+        self.socket = State::Bound { shared, _keeper: keeper };
+        Ok(())
     }
 
     /// Where it listens.
@@ -53,32 +102,57 @@ impl UdpListener {
     /// Links that there are, those included that nobody has accepted yet. They outlive the listener.
     #[must_use]
     pub fn links(&self) -> usize {
-        self.shared.links()
+        match &self.socket {
+            State::Bound { shared, .. } => shared.links(),
+            State::Waiting(_) => 0,
+        }
     }
 
     /// What it and its links threw away.
     #[must_use]
     pub fn counters(&self) -> Arc<Counters> {
-        Arc::clone(&self.shared.counters)
+        Arc::clone(&self.counters)
     }
 }
 
 impl Listener for UdpListener {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<BoxLink, LinkError>> {
-        self.shared.poll_accept(cx).map(|link| match link {
-            Some(accepted) => Ok(Box::new(UdpLink::accepted(accepted)) as BoxLink),
-            None => Err(LinkError::Closed),
-        })
+        loop {
+            match &mut self.socket {
+                State::Bound { shared, .. } => {
+                    return shared.poll_accept(cx).map(|accepted| match accepted {
+                        Some(accepted) => Ok(Box::new(UdpLink::accepted(accepted)) as BoxLink),
+                        None => Err(LinkError::Closed),
+                    });
+                }
+                State::Waiting(sleep) => {
+                    ready!(sleep.as_mut().poll(cx));
+                    sleep.as_mut().reset(tokio::time::Instant::now() + ASK_AGAIN);
+                }
+            }
+            match self.open() {
+                Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+                    return Poll::Ready(Err(LinkError::io(format!("listening on {}", self.local), error)));
+                }
+                _ => {}
+            }
+        }
     }
 
     fn local(&self) -> &str {
         &self.local
     }
+
+    fn discarded(&self) -> Option<Arc<dyn Discarded>> {
+        Some(self.counters())
+    }
 }
 
 impl Drop for UdpListener {
     fn drop(&mut self) {
-        self.shared.stop_accepting();
+        if let State::Bound { shared, .. } = &self.socket {
+            shared.stop_accepting();
+        }
     }
 }
 
@@ -88,7 +162,7 @@ impl std::fmt::Debug for UdpListener {
     }
 }
 
-fn open(address: SocketAddr) -> io::Result<UdpSocket> {
+fn socket(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         // `[::]` then means all addresses, on every system.

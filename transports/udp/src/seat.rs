@@ -112,8 +112,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub(crate) fn new(socket: UdpSocket, datagram: usize) -> Self {
-        Self { socket, datagram, counters: Arc::default(), table: Mutex::default() }
+    pub(crate) fn new(socket: UdpSocket, datagram: usize, counters: Arc<Counters>) -> Self {
+        Self { socket, datagram, counters, table: Mutex::default() }
     }
 
     pub(crate) fn links(&self) -> usize {

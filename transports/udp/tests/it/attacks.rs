@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use router_common::testing::Random;
+use router_link::Discarded as _;
 use tokio::net::UdpSocket;
 use transport_udp::UdpListener;
 use transport_udp::handshake::{self, Handshake};
@@ -237,7 +238,7 @@ async fn garbage_of_any_size_is_dropped() {
     is_unharmed(&service, &mut gateway, 1).await;
     let genuine = to_gateway(&network);
     let mut random = Random::new(1);
-    let dropped = |listener: &UdpListener| listener.counters().all().map(|(_, number)| number).sum::<u64>();
+    let dropped = |listener: &UdpListener| listener.counters().counts().into_iter().map(|(_, number)| number).sum::<u64>();
     for round in 0..2000 {
         let mut bytes = match round % 4 {
             0 => vec![0; random.below(100)],

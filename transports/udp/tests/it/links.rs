@@ -11,6 +11,7 @@ use crate::support::{
 use router_common::frame::{Close, CloseCode, Frame, StreamId};
 use router_common::session::{Secret, Secrets};
 use router_link::{Connector as _, LinkError};
+use transport_udp::UdpListener;
 use transport_udp::packet::Dropped;
 use transport_udp::testing::{Forwarder, Weather};
 
@@ -72,6 +73,33 @@ async fn many_links_share_a_listener() {
     for (service, gateway) in &mut pairs {
         exchange(service, gateway, 100).await;
     }
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_waited_for_if_that_is_asked_for() {
+    let mut first = listener(secrets());
+    let address = first.local_addr();
+    let taken = UdpListener::bind(address, secrets(), 1200).unwrap_err().to_string();
+    assert!(taken.starts_with(&format!("listening on udp://{address}: ")), "{taken}");
+    let mut second = UdpListener::bind_or_wait(address, secrets(), 1200).unwrap();
+    let (mut service, mut gateway) = joined(&mut first, address, 1).await;
+    drop(first);
+    exchange(&mut service, &mut gateway, 10).await;
+    service.kill().await;
+    gateway.kill().await;
+    // The port is free now that the last link has gone; whoever dials before the other one has it dials again.
+    let dialling = async {
+        loop {
+            let mut service = Driven::new(connector(address, Some(secret())).connect().await.unwrap());
+            service.send(hello(2));
+            if service.next().await.is_ok() {
+                service.send(proof());
+                return service;
+            }
+        }
+    };
+    let (_service, mut gateway) = tokio::join!(dialling, async { Driven::new(accept(&mut second).await) });
+    assert_eq!(gateway.frame().await, hello(2));
 }
 
 #[tokio::test]
