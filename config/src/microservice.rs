@@ -117,6 +117,9 @@ pub struct GatewayConfig {
     pub server_name: Option<String>,
     /// Over TLS: a bearer token, in place of a secret or a certificate.
     pub token: Option<SecretRef>,
+    /// Over UDP: the largest datagram to send, 1200 to 65507 bytes. Absent: 1200. An answer that does not fit is told to the
+    /// client as 502.
+    pub datagram: Option<ByteSize>,
     /// Parallel connections to this gateway, 1 to 64. Absent: as many as the gateway says that it can make use of, one
     /// for each of its workers, but 16 at most.
     #[schemars(range(min = 1, max = 64))]

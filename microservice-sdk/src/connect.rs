@@ -18,6 +18,8 @@ const SCHEMES: &[&str] = &[
     "amqps",
     #[cfg(feature = "tls")]
     "tls",
+    #[cfg(feature = "udp")]
+    "udp",
 ];
 
 /// What a transport may have to know of a gateway beside its URL.
@@ -28,6 +30,8 @@ pub(crate) struct Access {
     /// Shown in place of a secret, over TLS alone.
     pub(crate) token: Option<Token>,
     pub(crate) tls: TlsAccess,
+    /// The largest datagram to send, in bytes, over UDP alone.
+    pub(crate) datagram: Option<usize>,
 }
 
 /// What a service shows and believes in TLS.
@@ -63,6 +67,9 @@ pub(crate) fn connector(url: &str, access: &Access) -> Result<Arc<dyn Connector>
     if let (Some(said), "tcp" | "udp") = (access.tls.first(), scheme) {
         return Err(format!("`{said}` is about TLS, and over `{scheme}://` there is none: dial `tls://`"));
     }
+    if access.datagram.is_some() && scheme != "udp" {
+        return Err(format!("`datagram` is about UDP, and not about `{scheme}://`"));
+    }
     match scheme {
         #[cfg(feature = "tcp")]
         "tcp" => match transport_tcp::TcpConnector::new(url) {
@@ -79,6 +86,17 @@ pub(crate) fn connector(url: &str, access: &Access) -> Result<Arc<dyn Connector>
             let TlsAccess { ca, certificate, key, server_name } = access.tls.clone();
             let tls = transport_tls::ClientTls { ca, certificate, key, server_name };
             match transport_tls::TlsConnector::new(url, tls) {
+                Ok(connector) => Ok(Arc::new(connector)),
+                Err(router_link::LinkError::Target { problem, .. }) => Err(problem),
+                Err(error) => Err(error.to_string()),
+            }
+        }
+        #[cfg(feature = "udp")]
+        "udp" => {
+            let mut settings = transport_udp::UdpConnectorSettings::default();
+            settings.secret = access.secret.as_ref().map(|(_, secret)| secret.clone());
+            settings.datagram = access.datagram.unwrap_or(settings.datagram);
+            match transport_udp::UdpConnector::new(url, settings) {
                 Ok(connector) => Ok(Arc::new(connector)),
                 Err(router_link::LinkError::Target { problem, .. }) => Err(problem),
                 Err(error) => Err(error.to_string()),
@@ -103,5 +121,19 @@ mod tests {
         assert!(told("127.0.0.1:5100").contains("named by a URL"));
         #[cfg(feature = "tcp")]
         assert!(connector("tcp://127.0.0.1:5100", &Access::default()).is_ok());
+    }
+
+    #[test]
+    fn a_datagrams_size_is_for_udp_and_within_its_bounds() {
+        let told = |url, datagram| {
+            let access = Access { datagram: Some(datagram), ..Access::default() };
+            connector(url, &access).err().unwrap_or_default()
+        };
+        assert!(told("tcp://127.0.0.1:5100", 1200).contains("`datagram` is about UDP"));
+        #[cfg(feature = "udp")]
+        {
+            assert_eq!(told("udp://127.0.0.1:5102", 65_507), "");
+            assert_eq!(told("udp://127.0.0.1:5102", 100), "a datagram has 1200 to 65507 bytes");
+        }
     }
 }

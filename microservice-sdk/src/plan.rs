@@ -11,7 +11,7 @@ use router_common::limits;
 use router_common::session::{Budget, Secret};
 use router_common::token::{Token, TokenError};
 use router_config::microservice::{GatewayConfig, OnRefused};
-use router_config::{GatewayUrl, MicroserviceConfig, SecretRef, Sources};
+use router_config::{ByteSize, GatewayUrl, MicroserviceConfig, SecretRef, Sources};
 use router_link::{Connector, Environment};
 
 use crate::connect::{self, Access, TlsAccess};
@@ -204,7 +204,12 @@ fn dial_coded(gateway: Gateway) -> Result<Dialled, Refused> {
     if token.is_some() && secret.is_some() {
         return Err(refuse("a token and a shared secret: one of them is enough".to_owned()));
     }
-    let access = Access { secret: secret.map(|secret| (KeyId::sole(), secret)), token, tls: gateway.tls };
+    let access = Access {
+        secret: secret.map(|secret| (KeyId::sole(), secret)),
+        token,
+        tls: gateway.tls,
+        datagram: gateway.datagram,
+    };
     let connector = match gateway.by {
         Dial::Connector(connector) => connector,
         Dial::Url(url) => connect::connector(&url, &access).map_err(refuse)?,
@@ -229,7 +234,8 @@ fn dial_configured(gateway: &GatewayConfig) -> Result<Dialled, Refused> {
         server_name: gateway.server_name.clone(),
     };
     let token = gateway.token.as_ref().map(token).transpose().map_err(refuse)?;
-    let access = Access { secret: secret.map(|secret| (key_id, secret)), token, tls };
+    let datagram = gateway.datagram.map(ByteSize::as_usize);
+    let access = Access { secret: secret.map(|secret| (key_id, secret)), token, tls, datagram };
     let connector = connect::connector(gateway.url.expose(), &access).map_err(refuse)?;
     Ok(Dialled { connector, access, links: gateway.links, on_refused: gateway.on_refused })
 }

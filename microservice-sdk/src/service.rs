@@ -69,6 +69,8 @@ pub(crate) struct Gateway {
     pub(crate) secret: Option<Vec<u8>>,
     pub(crate) token: Option<String>,
     pub(crate) tls: TlsAccess,
+    /// Over UDP.
+    pub(crate) datagram: Option<usize>,
     /// `None`: as many as the gateway wants.
     pub(crate) links: Option<u16>,
     /// `None`: as is said of all.
@@ -163,6 +165,7 @@ impl<S: Send + Sync + 'static> Microservice<S> {
             secret: None,
             token: None,
             tls: TlsAccess::default(),
+            datagram: None,
             links: None,
             on_refused: None,
         });
@@ -209,6 +212,13 @@ impl<S: Send + Sync + 'static> Microservice<S> {
     #[must_use]
     pub fn server_name(self, name: impl Into<String>) -> Self {
         self.of_last("server_name", |gateway| gateway.tls.server_name = Some(name.into()))
+    }
+
+    /// The largest datagram to send to the gateway named last, which is reached over UDP, in bytes: 1200 to 65507. Default
+    /// 1200. An answer that does not fit is told to the client as 502.
+    #[must_use]
+    pub fn datagram(self, bytes: usize) -> Self {
+        self.of_last("datagram", |gateway| gateway.datagram = Some(bytes))
     }
 
     /// Parallel links to the gateway named last, 1 to 64. Default: as many as it can make use of, which is one for each of

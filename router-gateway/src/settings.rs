@@ -20,6 +20,8 @@ use transport_rabbitmq::{RabbitListener, RabbitListenerOptions, RabbitListenerSe
 use transport_tcp::{TcpListener, TcpListenerSettings};
 #[cfg(feature = "tls")]
 use transport_tls::{CertificateProblem, Credentials, TlsListener, TlsListenerSettings};
+#[cfg(feature = "udp")]
+use transport_udp::{UdpListener, UdpListenerSettings};
 
 #[cfg(feature = "tls")]
 use crate::certificates::CertificateFigures;
@@ -40,6 +42,8 @@ pub struct Transports {
     pub rabbitmq: Option<RabbitListenerSettings>,
     #[cfg(feature = "tls")]
     pub tls: Option<TlsListenerSettings>,
+    #[cfg(feature = "udp")]
+    pub udp: Option<UdpListenerSettings>,
 }
 
 /// The in-memory transport has nothing to set: an embedded gateway has it without being asked.
@@ -55,6 +59,10 @@ impl Validate for Transports {
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
             checks.section("tls", tls);
+        }
+        #[cfg(feature = "udp")]
+        if let Some(udp) = &self.udp {
+            checks.section("udp", udp);
         }
         #[cfg(feature = "rabbitmq")]
         if let Some(rabbitmq) = &self.rabbitmq {
@@ -144,6 +152,9 @@ pub fn listen(settings: &Settings) -> Result<Vec<ServiceListener>, TransportErro
 pub fn listen_with(settings: &Settings, sockets: &mut Sockets) -> Result<Vec<ServiceListener>, TransportError> {
     let transports = &settings.transports;
     let mut listeners = Vec::new();
+    // Then another process may still be there, with what cannot be passed.
+    #[cfg(feature = "udp")]
+    let is_passed_sockets = !sockets.is_empty();
     if let Some(tcp) = &transports.tcp {
         let secrets = secrets("tcp", tcp.shared_secret.as_ref())?;
         let needed = Needed {
@@ -173,6 +184,14 @@ pub fn listen_with(settings: &Settings, sockets: &mut Sockets) -> Result<Vec<Ser
             certificates: Some(Arc::new(OverTls(credentials))),
             ..ServiceListener::new(Box::new(listener), secrets)
         });
+    }
+    #[cfg(feature = "udp")]
+    if let Some(udp) = &transports.udp {
+        let secrets = secrets("udp", udp.shared_secret.as_ref())?;
+        let bind = if is_passed_sockets { UdpListener::bind_or_wait } else { UdpListener::bind };
+        let listener = bind(udp.listen.addr(), secrets.clone(), udp.datagram.as_usize())
+            .map_err(|source| TransportError::Listen { transport: "udp", source })?;
+        listeners.push(ServiceListener::new(Box::new(listener), secrets));
     }
     #[cfg(feature = "rabbitmq")]
     if let Some(rabbitmq) = &transports.rabbitmq {
@@ -244,6 +263,10 @@ pub fn check_secrets(transports: &Transports) -> Result<(), TransportError> {
     #[cfg(feature = "tls")]
     if let Some(tls) = &transports.tls {
         over_tls(tls)?;
+    }
+    #[cfg(feature = "udp")]
+    if let Some(udp) = &transports.udp {
+        secrets("udp", udp.shared_secret.as_ref())?;
     }
     Ok(())
 }

@@ -7,10 +7,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use http::{Method, StatusCode};
 use integration_tests::carriers::UDP_IN_BAD_WEATHER;
-use integration_tests::stage::Stage;
-use microservice_sdk::{Body, Microservice, Path};
+use integration_tests::client::Client;
+use integration_tests::stage::{SECRET, Stage};
+use integration_tests::within;
+use microservice_sdk::{Microservice, Path};
+use router_config::Sources;
+use router_gateway::Gateway;
+use router_gateway::settings::{self, Settings};
 use tokio::task::JoinSet;
 
 /// Calls, unless the environment says otherwise.
@@ -57,7 +62,7 @@ async fn calls_in_bad_weather_have_one_right_outcome_and_nearly_all_succeed() {
             let body = vec![b'x'; number * 7 % 500];
             let right = [number.to_string().as_bytes(), &body].concat();
             let began = Instant::now();
-            let answer = client.ask(Request::post(format!("/numbers/{number}")).body(Body::from(body)).unwrap()).await;
+            let answer = client.post(&format!("/numbers/{number}"), body).await;
             let is_right = answer.status != StatusCode::OK || answer.body == right;
             Outcome { status: answer.status, is_right, took: began.elapsed() }
         });
@@ -78,4 +83,57 @@ async fn calls_in_bad_weather_have_one_right_outcome_and_nearly_all_succeed() {
     assert!(soon * 1000 >= calls * 999, "{soon} of {calls}");
     assert!(runs.lock().unwrap().values().all(|runs| *runs == 1), "a handler ran twice");
     running.shutdown().await.unwrap();
+    let metrics = stage.admin().get("/metrics").await.body;
+    let metrics = String::from_utf8_lossy(&metrics);
+    let counted = |reason: &str| {
+        let line = format!("stella_udp_datagrams_dropped_total{{reason=\"{reason}\"}} ");
+        metrics.lines().find_map(|text| text.strip_prefix(&line)).map(|count| count.parse::<u64>().unwrap())
+    };
+    assert!(counted("replayed") > Some(0), "{metrics}");
+    assert_eq!(counted("forged"), Some(0));
+}
+
+/// What both are told in their configuration files.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_and_a_gateway_meet_by_their_settings() {
+    let yaml =
+        format!("transports:\n  udp:\n    listen: 127.0.0.1:0\n    shared_secret: '{SECRET}'\n    datagram: 4KiB\n");
+    let overrides = ["http.listen=127.0.0.1:0", "admin.listen=127.0.0.1:0"].map(str::to_owned);
+    let sources = Sources::router().text("router.yaml", &yaml).overrides(overrides);
+    let settings: Settings = router_config::load(sources).unwrap_or_else(|error| panic!("{error}"));
+    let mut builder = Gateway::builder(&settings);
+    for listener in settings::listen(&settings).unwrap() {
+        builder = builder.services(listener);
+    }
+    let gateway = builder.start().await.unwrap();
+    let url = gateway.service_listeners().first().unwrap().clone();
+    assert!(url.starts_with("udp://127.0.0.1:"), "{url}");
+    let service = Microservice::new("lengths", "1.0.0")
+        .gateway(url)
+        .shared_secret(SECRET)
+        .datagram(4096)
+        .raw(Method::POST, "/length", |body: Bytes| async move { body.len().to_string() })
+        .raw(Method::GET, "/bytes/{count}", |Path(count): Path<usize>| async move { vec![b'x'; count] });
+    let mut running = service.start().unwrap();
+    within("the service is ready", running.ready()).await.unwrap();
+    let client = Client::http1(gateway.http_addr().unwrap());
+    assert_eq!(client.post("/length", vec![b'x'; 3000]).await.body, "3000");
+    assert_eq!(client.get("/bytes/3000").await.body.len(), 3000);
+    assert_eq!(client.get("/bytes/5000").await.status, StatusCode::BAD_GATEWAY);
+    running.shutdown().await.unwrap();
+}
+
+#[test]
+fn a_gateway_does_not_listen_without_a_secret_by_mistake() {
+    let load = |yaml: &str| {
+        let sources = Sources::router().text("router.yaml", yaml);
+        router_config::load::<Settings>(sources).map(drop).map_err(|error| error.to_string())
+    };
+    let open = load("transports:\n  udp: {}\n").unwrap_err();
+    assert!(open.contains("transports.udp.shared_secret") && open.contains("insecure: true"), "{open}");
+    let reachable = load("transports:\n  udp:\n    listen: 0.0.0.0:5102\n    insecure: true\n").unwrap_err();
+    assert!(reachable.contains("transports.udp.listen") && reachable.contains("loopback only"), "{reachable}");
+    let small = load("transports:\n  udp:\n    insecure: true\n    datagram: 100\n").unwrap_err();
+    assert!(small.contains("transports.udp.datagram") && small.contains("1200 to 65507 bytes"), "{small}");
+    assert_eq!(load("transports:\n  udp:\n    insecure: true\n"), Ok(()));
 }

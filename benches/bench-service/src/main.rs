@@ -54,6 +54,10 @@ struct Options {
     #[arg(long, value_name = "T", conflicts_with = "secret")]
     token: Option<String>,
 
+    /// The largest datagram to send to gateways at udp://, in bytes. Default: 1200.
+    #[arg(long, value_name = "BYTES")]
+    datagram: Option<usize>,
+
     /// Parallel links from each instance to each gateway. Default: as many as the gateway wants.
     #[arg(long, value_name = "N")]
     links: Option<NonZeroU16>,
@@ -198,6 +202,11 @@ fn service(options: &Options, number: usize, secret: Option<&[u8]>, token: Optio
         // What is said of TLS is for those gateways that are reached by it.
         if url.starts_with("tls://") || url.starts_with("amqps://") {
             service = secured(service, options);
+        }
+        if let Some(bytes) = options.datagram
+            && url.starts_with("udp://")
+        {
+            service = service.datagram(bytes);
         }
         if let Some(token) = token
             && url.starts_with("tls://")

@@ -17,4 +17,4 @@ pub const UDP_IN_BAD_WEATHER: Transport =
     Transport::new(&udp::Udp { name: "udp-in-bad-weather", weather: Some(Weather::BAD) });
 
 /// All of them.
-pub const ALL: &[Transport] = &[IN_MEMORY, TCP, TLS, UDP];
+pub const ALL: &[Transport] = &[IN_MEMORY, TCP, TLS];

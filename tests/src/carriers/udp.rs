@@ -86,8 +86,12 @@ impl Place for Port {
         let nothing = || LinkError::Target { target: "udp://".to_owned(), problem: "nothing listens yet".to_owned() };
         let direct = self.address.get().copied();
         let address = self.network.get().map(Forwarder::address).or(direct).ok_or_else(nothing)?;
+        let Some(secret) = secret.cloned() else {
+            let problem = "there is no way without a secret".to_owned();
+            return Err(LinkError::Target { target: format!("udp://{address}"), problem });
+        };
         let mut settings = UdpConnectorSettings::default();
-        settings.secret = secret.cloned();
+        settings.secret = Some(secret);
         Ok(Arc::new(UdpConnector::new(&format!("udp://{address}"), settings)?))
     }
 

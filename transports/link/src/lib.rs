@@ -51,8 +51,8 @@ pub use framed::{ByteStream, FramedLink};
 pub use handle::Handle;
 pub use inbound::Inbound;
 pub use link::{
-    BoxFuture, BoxLink, BoxListener, Capabilities, Connector, DetachedLink, Discarded, Discovered, Discovery, Link, LinkError,
-    Listener, PeerInfo,
+    BoxFuture, BoxLink, BoxListener, Capabilities, Connector, DetachedLink, Discarded, Discovered, Discovery, Link,
+    LinkError, Listener, PeerInfo,
 };
 pub use responder::{Respond, RespondError, Responder, Unwanted};
 pub use tunnel::{Accept, Tunnel, UPGRADE_PROTOCOLS};

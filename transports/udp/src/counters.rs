@@ -23,7 +23,6 @@ impl Counters {
     pub fn dropped(&self, reason: Dropped) -> u64 {
         self.0.get(reason as usize).map_or(0, |counter| counter.load(Ordering::Relaxed))
     }
-
 }
 
 impl Discarded for Counters {

@@ -238,7 +238,8 @@ async fn garbage_of_any_size_is_dropped() {
     is_unharmed(&service, &mut gateway, 1).await;
     let genuine = to_gateway(&network);
     let mut random = Random::new(1);
-    let dropped = |listener: &UdpListener| listener.counters().counts().into_iter().map(|(_, number)| number).sum::<u64>();
+    let dropped =
+        |listener: &UdpListener| listener.counters().counts().into_iter().map(|(_, number)| number).sum::<u64>();
     for round in 0..2000 {
         let mut bytes = match round % 4 {
             0 => vec![0; random.below(100)],
