@@ -94,6 +94,11 @@ impl Board {
         });
     }
 
+    /// Entries of the configuration.
+    pub(crate) fn entries(&self) -> usize {
+        self.gateways.borrow().entries.len()
+    }
+
     /// A way is gone for good, and with it all that was known of it.
     pub(crate) fn remove(&self, place: Place) {
         self.gateways.send_modify(|gateways| {

@@ -22,8 +22,15 @@ use crate::plan::GatewayPlan;
 use crate::shares::Shares;
 use crate::start_error::StartError;
 
-/// The endpoint set of a process never changes, so it has one revision.
-const REVISION: u64 = 1;
+/// The endpoint set of a process never changes, so it has one revision;
+const REVISION: u64 = 2;
+/// but over links for small messages it goes without its schemas, and is good enough only until there is another link.
+const SMALL_REVISION: u64 = 1;
+
+/// What is registered over this link, unless the gateway has as much.
+fn revision(handle: &Handle) -> u64 {
+    if handle.is_streaming() { REVISION } else { SMALL_REVISION }
+}
 
 /// One gateway, over all links to it that one entry of the configuration makes.
 pub(crate) struct GatewayState {
@@ -186,7 +193,7 @@ impl LinkState {
         match event {
             ConnectionEvent::Welcomed(welcome) => {
                 self.outcome().welcomed = true;
-                let registered = welcome.revision >= REVISION;
+                let registered = welcome.revision >= revision(handle);
                 let id = GatewayId::of(&welcome);
                 self.share_lease(id.as_ref(), handle);
                 board.change(*place, |standing| {
@@ -244,11 +251,22 @@ impl LinkState {
     }
 
     fn register(&self, handle: &Handle, table: &Table) {
-        let descriptors = table.descriptors().map(|descriptor| (**descriptor).clone()).collect();
-        match handle.register(REVISION, descriptors) {
-            // It ended as soon as it was welcomed. That is no fault of the set, which the next link offers.
-            Ok(()) | Err(RegisterError::NotEstablished) => {}
-            Err(error) => self.fail(StartError::Register { gateway: self.gateway.target.clone(), error }, handle),
+        let GatewayState { target, on_refused, .. } = &*self.gateway;
+        let mut descriptors: Vec<_> = table.descriptors().map(|descriptor| (**descriptor).clone()).collect();
+        loop {
+            match handle.register(revision(handle), descriptors.clone()) {
+                // It ended as soon as it was welcomed. That is no fault of the set, which the next link offers.
+                Ok(()) | Err(RegisterError::NotEstablished) => return,
+                // Refused, by name, before the gateway could; another link may carry it.
+                Err(RegisterError::EndpointTooLarge { id, .. })
+                    if !handle.is_streaming() && *on_refused == OnRefused::Warn =>
+                {
+                    let name = table.by_id(id).map(ToString::to_string);
+                    tracing::warn!(gateway = %target, endpoint = name, "refused: it fits no message of the transport");
+                    descriptors.retain(|descriptor| descriptor.id != id);
+                }
+                Err(error) => return self.fail(StartError::Register { gateway: target.clone(), error }, handle),
+            }
         }
     }
 
@@ -263,7 +281,12 @@ impl LinkState {
             })
             .collect();
         let started = board.has_started(place.entry);
-        if !refusals.is_empty() && *on_refused == OnRefused::Fail && !started {
+        // What streams may still come to be carried by a link of another entry.
+        let is_final = |refusal: &RefusedEndpoint| {
+            let streams = table.by_id(refusal.id).is_some_and(|endpoint| endpoint.descriptor.is_streaming());
+            handle.is_streaming() || !streams || board.entries() == 1
+        };
+        if refused.iter().any(is_final) && *on_refused == OnRefused::Fail && !started {
             return self.fail(StartError::Refused { gateway: target.clone(), refusals }, handle);
         }
         let before = board.look(*place, |standing| standing.refused.clone());

@@ -129,6 +129,12 @@ impl EndpointDescriptor {
         }
     }
 
+    /// Whether it needs a link on which bodies stream.
+    #[must_use]
+    pub const fn is_streaming(&self) -> bool {
+        self.streaming_request || self.streaming_response
+    }
+
     /// Whether its lists are within their bounds; one that is not cannot be read by any gateway.
     ///
     /// # Errors

@@ -288,7 +288,7 @@ impl Session {
                         self.events.push_back(Event::HeartbeatMissed);
                     }
                     // The last one may have been lost.
-                    self.scheduler.lease |= self.datagrams.is_some() && self.has_changed_lease();
+                    self.scheduler.lease |= self.datagrams.is_some() && self.role == Role::Service;
                 }
                 Due::Degraded => self.events.push_back(Event::Silence(Silence::Degraded)),
                 Due::Dead => {
@@ -464,11 +464,6 @@ impl Session {
             return Some(Frame::Window(StreamId::CONNECTION, crate::frame::Window { bytes }));
         }
         self.next_window().or_else(|| self.next_data())
-    }
-
-    /// Service: whether its lease is no longer what HELLO said.
-    fn has_changed_lease(&self) -> bool {
-        self.role == Role::Service && self.inbound_lease.generation() > 0
     }
 
     /// Reading pauses while the peer causes control frames faster than it takes them.

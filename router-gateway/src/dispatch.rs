@@ -261,6 +261,10 @@ impl Inner {
             if self.environment.now() >= deadline {
                 return Err(deadline_exceeded().into());
             }
+            if matches!(error, CallError::TooLarge | CallError::Streams) {
+                // It has not been anywhere.
+                continue;
+            }
             self.metrics.node().retries.inc();
             tries.note(chosen.link.instance().key(), chosen.link.id(), &error);
         }
@@ -292,6 +296,11 @@ impl Inner {
                     return Ok(chosen);
                 }
                 Err(Rejection::LeasedOut(endpoint, servers)) => (endpoint, servers),
+                Err(Rejection::Problem(problem))
+                    if problem.code == ProblemCode::NoInstance && tries.unfit.is_some() =>
+                {
+                    return Err(tries.unfit.map_or(problem, unfit).into());
+                }
                 Err(Rejection::Problem(problem)) if tries.are_any() && problem.code == ProblemCode::NoInstance => {
                     // Others were tried and did not see it: it is not that there is nobody.
                     return Err(no_capacity().into());
@@ -369,6 +378,7 @@ impl Inner {
             worker: self.worker,
             excluded: excluded.instances,
             excluded_links: excluded.links,
+            needs: tries.needs(),
             random: self.random.random(),
             now: self.environment.now(),
         };
@@ -513,6 +523,34 @@ impl Inner {
         response
     }
 
+    /// What it means that a request, or its answer, did not fit the link that was chosen: another one may carry it, if there
+    /// is any on which bodies stream. A request that fitted has been seen, and goes again only if it may.
+    #[cold]
+    fn unfit(
+        &self,
+        error: &CallError,
+        upload: Option<&Upload>,
+        idempotent: bool,
+        tries: &mut Tries,
+    ) -> (bool, Problem) {
+        if let Some(failure) = upload.and_then(Upload::failure) {
+            return (false, self.upload_problem(Some(failure)));
+        }
+        let code = match error {
+            CallError::TooLarge => ProblemCode::PayloadTooLarge,
+            CallError::Streams => ProblemCode::NotImplemented,
+            _ => ProblemCode::ResponseTooLarge,
+        };
+        let first = tries.unfit.replace(code).is_none();
+        let again = first
+            && (code != ProblemCode::ResponseTooLarge || {
+                idempotent
+                    && !std::mem::replace(&mut tries.retried, true)
+                    && self.budget.withdraw(self.environment.now())
+            });
+        (again, unfit(code))
+    }
+
     /// What a failed exchange means: whether the request may be sent again, and what to say otherwise.
     fn failure(
         &self,
@@ -534,6 +572,9 @@ impl Inner {
                 return (false, self.upload_problem(upload.and_then(Upload::failure)));
             }
             CallError::Head(_) | CallError::HeadTooLarge => return (false, Problem::new(Code::HeadersTooLarge)),
+            CallError::TooLarge | CallError::Streams | CallError::ResponseTooLarge => {
+                return self.unfit(error, upload, idempotent, tries);
+            }
             CallError::Cancelled { reason, text, .. } => {
                 tracing::debug!(%reason, text, "a service cancelled a request");
                 (false, Code::ServiceFailed)
@@ -597,6 +638,18 @@ fn origin(request: &mut Request<Body>, max_connection_bytes: u64) -> Result<Orig
 /// Reads a body to its end, for its end.
 async fn run_out(mut body: Body) {
     while let Some(Ok(_)) = poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut body), cx)).await {}
+}
+
+/// The service is only reached by links that carry small messages.
+fn unfit(code: ProblemCode) -> Problem {
+    let problem = Problem::new(code);
+    match code {
+        ProblemCode::PayloadTooLarge => {
+            problem.detail("The request does not fit into one message of the service's transport.")
+        }
+        ProblemCode::NotImplemented => problem.detail("The service's transport carries neither upgrades nor trailers."),
+        _ => problem.detail("The response does not fit into one message of the service's transport."),
+    }
 }
 
 fn deadline_exceeded() -> Problem {

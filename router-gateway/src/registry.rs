@@ -48,8 +48,8 @@ const SAYS: usize = 1_024;
 /// How long a link that belongs to no instance any more may finish what is in flight on it.
 pub const LEAVING_GRACE: Duration = Duration::from_secs(30);
 
-/// What the registry needs of a link. All but [`LinkHandle::peer`] and
-/// [`LinkHandle::transport`] is called without the registry's lock.
+/// What the registry needs of a link. What takes a lock of its own is called without
+/// the registry's.
 pub trait LinkHandle: Clone + Send + Sync + 'static {
     /// Asks the service to open nothing more on this link.
     fn drain(&self);
@@ -63,6 +63,8 @@ pub trait LinkHandle: Clone + Send + Sync + 'static {
     fn peer(&self) -> String;
     /// The transport's name; takes no lock.
     fn transport(&self) -> &'static str;
+    /// Whether it carries bodies of any length, or small messages only; takes no lock.
+    fn is_streaming(&self) -> bool;
 }
 
 impl LinkHandle for Handle {
@@ -80,6 +82,10 @@ impl LinkHandle for Handle {
 
     fn is_idle(&self) -> bool {
         self.streams() == (0, 0)
+    }
+
+    fn is_streaming(&self) -> bool {
+        Self::is_streaming(self)
     }
 
     fn peer(&self) -> String {
@@ -389,6 +395,7 @@ impl<H: LinkHandle> Registry<H> {
         let serving = serving.filter(|linked| linked.state.preference() == hello.preference);
         let worker = books.links.choose(serving.map(|linked| linked.state.worker()), here);
         let state = LinkState::new(link, member.state.clone(), handle.clone(), worker).preferred(hello.preference);
+        let state = state.streaming(handle.is_streaming());
         member.add_link(Linked {
             state: Arc::new(state),
             number: hello.link,
@@ -404,6 +411,7 @@ impl<H: LinkHandle> Registry<H> {
         if member.set.is_some() {
             // Before it has offered anything, no table has it.
             books.publisher.changed(&instance.instance().service);
+            books.carry_anew(key, link, says);
             books.recount(key);
         }
         for linked in replaced {
@@ -431,7 +439,8 @@ impl<H: LinkHandle> Registry<H> {
                 let before = member.set.take();
                 let policy = &self.settings.policy;
                 // First the new, then away with the old: what is in both never changes hands.
-                let set = catalogue.offer(&service, &version, endpoints, before.as_deref(), policy);
+                let carries = member.carries();
+                let set = catalogue.offer(&service, &version, endpoints, before.as_deref(), carries, policy);
                 member.refused = catalogue.refused(&set);
                 member.set = Some(set);
                 member.revision = revision;
@@ -475,6 +484,7 @@ impl<H: LinkHandle> Registry<H> {
                 }
                 books.remove(key, (!withdrawn).then_some(now), now, says);
             } else {
+                books.carry_anew(key, link, says);
                 books.recount(key);
             }
         });

@@ -14,6 +14,7 @@ use router_common::problem::{Problem, ProblemCode};
 use crate::registry::{LinkHandle, Registry};
 use crate::routing::RequestFacts;
 use crate::routing::explain::{Explanation, explain};
+use crate::routing::instance::Needs;
 
 const USAGE: &str = "Ask as in /explain?method=GET&path=/orders/1, with &version=1.2.0 or without.";
 
@@ -53,6 +54,7 @@ pub(super) fn page<H: LinkHandle>(
         worker: 0,
         excluded: &[],
         excluded_links: &[],
+        needs: Needs::Nothing,
         random,
         now,
     };

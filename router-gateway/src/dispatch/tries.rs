@@ -6,12 +6,13 @@ use std::cell::Cell;
 use std::time::Instant;
 
 use http::HeaderValue;
+use router_common::problem::ProblemCode;
 use router_link::CallError;
 
 use super::waiting::Place;
 use crate::routing::InstanceKey;
 use crate::routing::explain::Explanation;
-use crate::routing::instance::LinkId;
+use crate::routing::instance::{LinkId, Needs};
 
 /// How far a request has come. Small for most: they are sent once, and nobody asks why.
 #[derive(Default)]
@@ -21,6 +22,8 @@ pub(super) struct Tries {
     pub(super) unseen: usize,
     /// Whether it was sent again for being idempotent.
     pub(super) retried: bool,
+    /// Why a link did not carry it, for the client if no other one does.
+    pub(super) unfit: Option<ProblemCode>,
     pub(super) place: Option<Place>,
     /// Whether it has stood in line.
     pub(super) has_waited: bool,
@@ -61,6 +64,11 @@ impl Tries {
     /// What was decided last, if the client is to be told.
     pub(super) fn explained(self) -> Option<HeaderValue> {
         self.explained.into_inner().map(|last| last.1)
+    }
+
+    /// What it turned out to need of a link.
+    pub(super) const fn needs(&self) -> Needs {
+        if self.unfit.is_some() { Needs::Streaming } else { Needs::Nothing }
     }
 
     /// Whether it was sent before.

@@ -143,6 +143,23 @@ impl<H: LinkHandle> Books<H> {
         }
     }
 
+    /// Counts an instance's set anew where its links carry more than before, or less, and tells it so over any link but
+    /// this, which has just come or gone (SPEC 7).
+    pub(super) fn carry_anew(&mut self, key: InstanceKey, but: LinkId, says: &mut Vec<Say<H>>) {
+        let Self { members, catalogue, publisher, .. } = self;
+        let Some(member) = members.get_mut(&key) else { return };
+        let Some(before) = &member.set else { return };
+        let Some(set) = catalogue.offer_over(before, member.carries()) else { return };
+        member.refused = catalogue.refused(&set);
+        let before = member.set.replace(set);
+        let gained = before.map(|before| catalogue.withdraw(&before, None)).unwrap_or_default();
+        if let Some(linked) = member.links().iter().find(|linked| linked.state.id() != but) {
+            says.push(Say::Result(linked.state.handle().clone(), member.revision, member.refused.clone()));
+        }
+        publisher.changed(&member.state.instance().service);
+        self.offer_again(gained, says);
+    }
+
     /// Tells services of endpoints that have become theirs (SPEC 2).
     pub(super) fn offer_again(&mut self, gained: BTreeSet<ServiceName>, says: &mut Vec<Say<H>>) {
         let Self { members, by_service, catalogue, .. } = self;

@@ -40,6 +40,30 @@ pub(super) struct Offer {
     pub(super) endpoint: Arc<RouteEndpoint>,
     /// Why it can never be accepted as it stands.
     forbidden: Option<String>,
+    /// It streams, and nothing leads to its instance but links for small messages.
+    uncarried: bool,
+}
+
+impl Offer {
+    fn is_allowed(&self) -> bool {
+        self.forbidden.is_none() && !self.uncarried
+    }
+
+    fn why_not(&self) -> Option<String> {
+        let uncarried = || self.uncarried.then(|| format!("{} {UNCARRIED}", self.key));
+        self.forbidden.clone().or_else(uncarried)
+    }
+}
+
+const UNCARRIED: &str = "streams, and the links of this instance carry small messages only";
+
+/// What the links of an instance carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Carries {
+    /// Some of them, bodies of any length.
+    Streams,
+    /// None more than small messages.
+    Messages,
 }
 
 /// A set, and how many instances use it.
@@ -81,19 +105,46 @@ impl Catalogue {
         version: &Version,
         mut endpoints: Vec<EndpointDescriptor>,
         before: Option<&OfferedSet>,
+        carries: Carries,
         policy: &Policy,
     ) -> Arc<OfferedSet> {
         // The order in which a process happens to list its endpoints means nothing.
         endpoints.sort_by_key(|endpoint| endpoint.id);
         let sets = self.services.entry(service.clone()).or_default().entry(version.clone()).or_default();
         if before.is_none()
+            && carries == Carries::Streams
             && !policy.overrides(service)
             && let Some(shared) = sets.iter_mut().find(|shared| shared.set.is_plainly(&endpoints))
         {
             shared.users += 1;
             return shared.set.clone();
         }
-        let offers = read_offers(service, version, endpoints, before, policy);
+        let mut offers = read_offers(service, version, endpoints, before, policy);
+        carry(&mut offers, carries);
+        self.share(service, version, offers)
+    }
+
+    /// The set as it is now that the links of one of its users carry this, with that user; `None`: as it was.
+    pub(super) fn offer_over(&mut self, set: &OfferedSet, carries: Carries) -> Option<Arc<OfferedSet>> {
+        let streams = set.offers.iter().any(|offer| offer.endpoint.descriptor.is_streaming());
+        if !streams || set.without_room {
+            return None;
+        }
+        let same = |offer: &Offer| Offer {
+            key: offer.key.clone(),
+            endpoint: offer.endpoint.clone(),
+            forbidden: offer.forbidden.clone(),
+            uncarried: offer.uncarried,
+        };
+        let mut offers: Vec<Offer> = set.offers.iter().map(same).collect();
+        carry(&mut offers, carries);
+        let is_as_it_was = offers.iter().zip(&set.offers).all(|(one, other)| one.uncarried == other.uncarried);
+        (!is_as_it_was).then(|| self.share(&set.service, &set.version, offers))
+    }
+
+    /// Adds a user of the set of these offers.
+    fn share(&mut self, service: &ServiceName, version: &Version, offers: Vec<Offer>) -> Arc<OfferedSet> {
+        let sets = self.services.entry(service.clone()).or_default().entry(version.clone()).or_default();
         if let Some(shared) = sets.iter_mut().find(|shared| shared.set.is_of(&offers)) {
             shared.users += 1;
             return shared.set.clone();
@@ -162,8 +213,8 @@ impl Catalogue {
 
     /// The endpoints of a set that are refused as things stand, with the reason, by endpoint id.
     pub(super) fn refused(&self, set: &OfferedSet) -> Vec<RefusedEndpoint> {
-        let reason = |offer: &Offer| match (&offer.forbidden, self.ownership.owner(&offer.key)) {
-            (Some(reason), _) => Some(reason.clone()),
+        let reason = |offer: &Offer| match (offer.why_not(), self.ownership.owner(&offer.key)) {
+            (Some(reason), _) => Some(reason),
             (None, Some(owner)) if *owner != set.service => {
                 Some(format!("{} belongs to the service `{owner}`, which is live", offer.key))
             }
@@ -178,7 +229,7 @@ impl Catalogue {
 
     /// Whether an endpoint of a set is accepted as things stand.
     pub(super) fn accepts(&self, set: &OfferedSet, offer: &Offer) -> bool {
-        offer.forbidden.is_none() && self.ownership.owns(&set.service, &offer.key)
+        offer.is_allowed() && self.ownership.owns(&set.service, &offer.key)
     }
 
     /// The versions of a service, ascending, each with its sets in the places that the shape gives them.
@@ -239,14 +290,16 @@ impl OfferedSet {
                 });
             }
         }
-        let allowed = offers.iter().filter(|offer| offer.forbidden.is_none());
+        let allowed = offers.iter().filter(|offer| offer.is_allowed());
         let endpoints = allowed.map(|offer| (offer.key.clone(), offer.endpoint.clone())).collect();
         Self { service, version, offers, allowed: Arc::new(EndpointSet { endpoints }), without_room }
     }
 
     fn is_of(&self, offers: &[Offer]) -> bool {
         let same = |(one, other): (&Offer, &Offer)| {
-            one.endpoint.descriptor == other.endpoint.descriptor && one.forbidden == other.forbidden
+            one.endpoint.descriptor == other.endpoint.descriptor
+                && one.forbidden == other.forbidden
+                && one.uncarried == other.uncarried
         };
         !self.without_room && self.offers.len() == offers.len() && self.offers.iter().zip(offers).all(same)
     }
@@ -255,7 +308,7 @@ impl OfferedSet {
     /// an earlier set of the process have a say: that is seen without reading them any further.
     fn is_plainly(&self, endpoints: &[EndpointDescriptor]) -> bool {
         let same = |(offer, endpoint): (&Offer, &EndpointDescriptor)| {
-            offer.forbidden.is_none() && offer.endpoint.descriptor == *endpoint
+            offer.is_allowed() && offer.endpoint.descriptor == *endpoint
         };
         self.offers.len() == endpoints.len() && self.offers.iter().zip(endpoints).all(same)
     }
@@ -286,7 +339,14 @@ fn read_offers(
             policy.refuses_path(service, &descriptor.path)
         };
         let (service, version) = (service.clone(), version.clone());
-        Offer { key, endpoint: Arc::new(RouteEndpoint { service, version, descriptor }), forbidden }
+        Offer { key, endpoint: Arc::new(RouteEndpoint { service, version, descriptor }), forbidden, uncarried: false }
     };
     endpoints.into_iter().map(offer).collect()
+}
+
+/// Notes which of the offers no link carries.
+fn carry(offers: &mut [Offer], carries: Carries) {
+    for offer in offers {
+        offer.uncarried = carries == Carries::Messages && offer.endpoint.descriptor.is_streaming();
+    }
 }

@@ -10,7 +10,7 @@ use router_common::frame::{CloseCode, Hello, RefusedEndpoint};
 use router_common::identity::{Identity, Incarnation};
 use router_common::limits;
 
-use super::catalogue::OfferedSet;
+use super::catalogue::{Carries, OfferedSet};
 use crate::routing::instance::{InstanceState, LinkState};
 use crate::routing::outlier::Circuit;
 
@@ -141,6 +141,12 @@ impl<H> Member<H> {
             self.links_changed();
         }
         taken
+    }
+
+    /// What its links carry.
+    pub(super) fn carries(&self) -> Carries {
+        let streams = self.links.iter().any(|linked| linked.state.is_streaming());
+        if streams { Carries::Streams } else { Carries::Messages }
     }
 
     fn links_changed(&mut self) {

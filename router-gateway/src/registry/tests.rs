@@ -1,5 +1,6 @@
 //! The registry as services and requests see it: joins, conflicts, supersession, versions, losses.
 
+mod carriers;
 mod ways;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use super::*;
 use crate::registry::views::CircuitState;
 use crate::routing::decision::{Rejection, RequestFacts, decide};
 use crate::routing::fixture::descriptor;
+use crate::routing::instance::Needs;
 use crate::routing::outlier::OutlierPolicy;
 use crate::routing::strategy::Strategy;
 
@@ -26,6 +28,8 @@ use crate::routing::strategy::Strategy;
 struct Fake {
     said: Arc<Mutex<Vec<String>>>,
     busy: Arc<AtomicBool>,
+    /// It carries small messages only.
+    small: bool,
 }
 
 impl Fake {
@@ -54,6 +58,10 @@ impl LinkHandle for Fake {
 
     fn is_idle(&self) -> bool {
         !self.busy.load(Ordering::Relaxed)
+    }
+
+    fn is_streaming(&self) -> bool {
+        !self.small
     }
 
     fn peer(&self) -> String {
@@ -188,6 +196,7 @@ impl World {
             worker: 0,
             excluded: &[],
             excluded_links: &[],
+            needs: Needs::Nothing,
             random: self.random,
             now: self.now,
         };

@@ -14,7 +14,7 @@ use router_common::identity::Version;
 use router_common::path::{Parameters, PathError, RequestPath};
 use router_common::problem::{Problem, ProblemCode};
 
-use super::instance::{Candidate, ChosenLink, Fitness, Health, InstanceKey, InstanceState, LinkId, LinkState};
+use super::instance::{Candidate, ChosenLink, Fitness, Health, InstanceKey, InstanceState, LinkId, LinkState, Needs};
 use super::strategy::Choice;
 use super::survivors::{Seen, Survivors};
 use super::table::{Matched, NoMatch, RouteEndpoint, RouteTable, Selected, VersionLive};
@@ -43,6 +43,8 @@ pub struct RequestFacts<'a> {
     pub excluded: &'a [InstanceKey],
     /// Links it has already tried in vain; an instance that has others may serve it over those.
     pub excluded_links: &'a [LinkId],
+    /// What it turned out to need of a link; what its endpoint needs is known anyway.
+    pub needs: Needs,
     /// For the strategies that draw.
     pub random: u64,
     pub now: Instant,
@@ -217,7 +219,8 @@ fn outcome<'t, H>(
 ) -> Result<Outcome<'t, H>, Rejection> {
     let found = selected.version.candidates.get(choice.place).and_then(|candidate| {
         let endpoint = selected.route.endpoints.get(candidate.set)?.as_ref()?;
-        Some((candidate, endpoint, candidate.link(facts.worker, facts.excluded_links)?))
+        let needs = if endpoint.descriptor.is_streaming() { Needs::Streaming } else { facts.needs };
+        Some((candidate, endpoint, candidate.link(facts.worker, facts.excluded_links, needs)?))
     });
     // Whoever is chosen has the endpoint, and an instance without links is in no table.
     let Some((candidate, endpoint, link)) = found else { return Err(no_instance().into()) };
@@ -364,17 +367,20 @@ fn available<'s, H, T: Trace>(
 }
 
 impl RequestFacts<'_> {
-    /// Whether this request has tried the instance, or all links that it has.
+    /// Whether this request has tried the instance, or all links of it that may carry it.
     #[inline]
     fn has_tried<H>(&self, candidate: &Candidate<H>) -> bool {
         let nothing = self.excluded.is_empty() && self.excluded_links.is_empty();
-        !nothing && self.has_tried_it(candidate)
+        !(nothing && self.needs == Needs::Nothing) && self.has_tried_it(candidate)
     }
 
     #[cold]
     fn has_tried_it<H>(&self, candidate: &Candidate<H>) -> bool {
         self.excluded.contains(&candidate.instance.key())
-            || candidate.links.iter().all(|link| self.excluded_links.contains(&link.id()))
+            || candidate
+                .links
+                .iter()
+                .all(|link| self.excluded_links.contains(&link.id()) || !link.may_carry(self.needs))
     }
 }
 

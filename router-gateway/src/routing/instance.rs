@@ -384,6 +384,8 @@ pub struct LinkState<H> {
     worker: usize,
     /// Which of several ways to this gateway it is on: the lowest is used as long as it can be.
     preference: u8,
+    /// Whether bodies stream on it.
+    streaming: bool,
     /// What speaks against it, the worst in the highest bit.
     against: AtomicU8,
     /// Moving average in nanoseconds; [`UNKNOWN`] until the first heartbeat is back.
@@ -405,13 +407,19 @@ impl<H> LinkState<H> {
     #[must_use]
     pub const fn new(id: LinkId, instance: Arc<InstanceState>, handle: H, worker: usize) -> Self {
         let (against, round_trip) = (AtomicU8::new(against::NEW), AtomicU64::new(UNKNOWN));
-        Self { id, instance, handle, worker, preference: 0, against, round_trip }
+        Self { id, instance, handle, worker, preference: 0, streaming: true, against, round_trip }
     }
 
     /// The same on the way of this preference, the lower the better.
     #[must_use]
     pub fn preferred(self, preference: u8) -> Self {
         Self { preference, ..self }
+    }
+
+    /// The same, of a link on which bodies stream, or which carries small messages only.
+    #[must_use]
+    pub fn streaming(self, streaming: bool) -> Self {
+        Self { streaming, ..self }
     }
 
     #[must_use]
@@ -432,6 +440,18 @@ impl<H> LinkState<H> {
     #[must_use]
     pub const fn worker(&self) -> usize {
         self.worker
+    }
+
+    /// Whether it carries bodies of any length, or small messages only.
+    #[must_use]
+    pub const fn is_streaming(&self) -> bool {
+        self.streaming
+    }
+
+    /// Whether a request that needs this can go over it.
+    #[inline]
+    pub(super) const fn may_carry(&self, needs: Needs) -> bool {
+        self.streaming || matches!(needs, Needs::Nothing)
     }
 
     /// Which of several ways to this gateway it is on, the lower the better.
@@ -507,6 +527,16 @@ impl<H> fmt::Debug for LinkState<H> {
     }
 }
 
+/// What a request needs of the link that it goes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Needs {
+    /// Nothing that is known of.
+    #[default]
+    Nothing,
+    /// Bodies of any length, and all else that takes more than one frame each way.
+    Streaming,
+}
+
 /// An instance as one snapshot sees it.
 pub struct Candidate<H> {
     pub instance: Arc<InstanceState>,
@@ -523,12 +553,13 @@ impl<H> Candidate<H> {
     /// All drain only if they have begun to since the instance was looked at: then they refuse the request, and it goes
     /// elsewhere unseen.
     #[must_use]
-    pub fn link(&self, worker: usize, tried: &[LinkId]) -> Option<ChosenLink<'_, H>> {
+    pub fn link(&self, worker: usize, tried: &[LinkId], needs: Needs) -> Option<ChosenLink<'_, H>> {
         if let [only] = &*self.links {
             return Some(ChosenLink { link: only, next_turn: None });
         }
         let rank = |link: &LinkState<H>| link.rank(worker);
-        let links = || self.links.iter().enumerate().filter(|(_, link)| tried.is_empty() || !tried.contains(&link.id));
+        let serves = |link: &LinkState<H>| (tried.is_empty() || !tried.contains(&link.id)) && link.may_carry(needs);
+        let links = || self.links.iter().enumerate().filter(|(_, link)| serves(link));
         let best = links().map(|(_, link)| rank(link)).min()?;
         let mut equals = links().filter(|(_, link)| rank(link) == best);
         let (first, second) = (equals.next()?, equals.next());
@@ -627,15 +658,19 @@ mod tests {
         let link = |id, worker| Arc::new(LinkState::new(LinkId(id), state.clone(), (), worker));
         let candidate =
             Candidate { instance: state.clone(), tier: 0, set: 0, links: [link(0, 0), link(1, 1), link(2, 1)].into() };
-        let picked = |worker| candidate.link(worker, &[]).map(|chosen| chosen.link.id().0);
+        let picked = |worker| candidate.link(worker, &[], Needs::Nothing).map(|chosen| chosen.link.id().0);
         assert_eq!(picked(0), Some(0));
         assert_eq!(picked(1), Some(1));
-        candidate.instance.set_link_turn(candidate.link(1, &[]).unwrap().next_turn.unwrap());
+        candidate.instance.set_link_turn(candidate.link(1, &[], Needs::Nothing).unwrap().next_turn.unwrap());
         assert_eq!(picked(1), Some(2));
-        candidate.instance.set_link_turn(candidate.link(1, &[]).unwrap().next_turn.unwrap());
+        candidate.instance.set_link_turn(candidate.link(1, &[], Needs::Nothing).unwrap().next_turn.unwrap());
         assert_eq!(picked(1), Some(1));
         let tried = [LinkId(1)];
-        assert_eq!(candidate.link(1, &tried).map(|chosen| chosen.link.id().0), Some(2), "whosever turn it is");
+        assert_eq!(
+            candidate.link(1, &tried, Needs::Nothing).map(|chosen| chosen.link.id().0),
+            Some(2),
+            "whosever turn it is"
+        );
         candidate.links[2].set_silent(true);
         assert_eq!(picked(1), Some(1));
         candidate.links[1].set_draining();
@@ -661,8 +696,9 @@ mod tests {
             set: 0,
             links: links.iter().cloned().collect(),
         };
-        let picked =
-            |links: &[Arc<LinkState<()>>], worker| candidate(links).link(worker, &[]).map(|chosen| chosen.link.id().0);
+        let picked = |links: &[Arc<LinkState<()>>], worker| {
+            candidate(links).link(worker, &[], Needs::Nothing).map(|chosen| chosen.link.id().0)
+        };
         assert_eq!(picked(&links, 0), Some(2), "whichever worker asks");
         links[2].set_silent(true);
         assert_eq!([picked(&links, 0), picked(&links, 1)], [Some(0), Some(1)]);

@@ -34,6 +34,7 @@ impl World {
             worker: 0,
             excluded: &[],
             excluded_links: &[],
+            needs: Needs::Nothing,
             random: 0,
             now: self.now,
         };

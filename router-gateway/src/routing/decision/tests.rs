@@ -46,6 +46,7 @@ impl<'a> Ask<'a> {
             worker: 0,
             excluded: self.excluded,
             excluded_links: self.excluded_links,
+            needs: Needs::Nothing,
             random: 0,
             now: self.now,
         };
@@ -388,6 +389,7 @@ fn facts<'a>(path: &'a RequestPath<'a>, random: u64) -> RequestFacts<'a> {
         worker: 0,
         excluded: &[],
         excluded_links: &[],
+        needs: Needs::Nothing,
         random,
         now: Instant::now(),
     }

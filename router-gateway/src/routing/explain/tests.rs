@@ -7,6 +7,7 @@ use router_common::path::RequestPath;
 
 use super::super::decision::decide;
 use super::super::fixture::{Settings, Spec, spec, table};
+use super::super::instance::Needs;
 use super::brief::BRIEF_BYTES;
 use super::*;
 
@@ -19,6 +20,7 @@ fn facts<'a>(path: &'a RequestPath<'a>, version_header: Option<&'a str>) -> Requ
         worker: 0,
         excluded: &[],
         excluded_links: &[],
+        needs: Needs::Nothing,
         random: 0,
         now: Instant::now(),
     }
