@@ -42,11 +42,20 @@ pub struct Scattering {
 
 impl Default for Scattering {
     fn default() -> Self {
-        Self { max_frame: 1132, delay: Duration::from_millis(3), loses: 0, seed: 1 }
+        Self::CALM
     }
 }
 
 impl Scattering {
+    /// Nothing is lost.
+    pub const CALM: Self = Self { max_frame: 1132, delay: Duration::from_millis(3), loses: 0, seed: 1 };
+
+    /// What its links can do.
+    #[must_use]
+    pub const fn capabilities(self) -> Capabilities {
+        Capabilities { ordered: false, streaming: false, max_frame: self.max_frame }
+    }
+
     /// Two ends of one link.
     #[must_use]
     pub fn ends(self) -> Ends {
@@ -249,7 +258,7 @@ impl Link for ScatteringLink {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { ordered: false, streaming: false, max_frame: self.scattering.max_frame }
+        self.scattering.capabilities()
     }
 
     fn peer(&self) -> &PeerInfo {
