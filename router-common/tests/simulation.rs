@@ -2,6 +2,8 @@
 
 use std::panic::AssertUnwindSafe;
 
+use router_common::limits;
+use router_common::session::Carrier;
 use router_common::testing::hostile::Hostile;
 use router_common::testing::scattered::{Scattered, Weather};
 use router_common::testing::world::{Summary, World};
@@ -31,6 +33,21 @@ fn mangled_frames_break_nothing_but_the_link() {
     }
     println!("{} seeds: {stood} steps", seeds.end - seeds.start);
     // A link that falls at the first blow tries nothing.
+    assert!(stood as u64 > 20 * (seeds.end - seeds.start));
+}
+
+#[test]
+fn mangled_frames_break_nothing_but_the_link_where_messages_are_whole() {
+    let seeds = seeds();
+    // As large as those that are made up.
+    let carrier = Carrier::Datagrams { max_frame: limits::FRAME_PAYLOAD_BYTES };
+    let mut stood = 0;
+    for seed in seeds.clone() {
+        let run = std::panic::catch_unwind(AssertUnwindSafe(|| Hostile::on(carrier, seed).run(STEPS)));
+        let Ok(steps) = run else { panic!("seed {seed} failed; see it again with STELLA_SEED={seed}") };
+        stood += steps;
+    }
+    println!("whole messages, {} seeds: {stood} steps", seeds.end - seeds.start);
     assert!(stood as u64 > 20 * (seeds.end - seeds.start));
 }
 

@@ -4,17 +4,17 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use http::{Method, StatusCode};
 use integration_tests::carriers::{LOSSY, SCATTERING};
 use integration_tests::stage::Stage;
 use integration_tests::{eventually, within};
-use microservice_sdk::{Body, Microservice, OnRefused, Path, Route};
+use microservice_sdk::{Microservice, OnRefused, Path, Route};
 use tokio::task::JoinSet;
 
 const CALLS: usize = 400;
 const AT_ONCE: usize = 16;
 
-/// A quarter of the frames is lost for good, and there is no packet layer to bring them back: then a call either gets its
+/// A tenth of the frames is lost for good, and there is no packet layer to bring them back: then a call either gets its
 /// right answer or is late, no handler runs twice, and every slot of the lease comes back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_call_has_one_right_outcome_whatever_is_lost() {
@@ -40,8 +40,7 @@ async fn every_call_has_one_right_outcome_whatever_is_lost() {
         }
         let client = client.clone();
         calls.spawn(async move {
-            let request = Request::get(format!("/numbers/{number}")).header("x-request-timeout-ms", "200");
-            let answer = client.ask(request.body(Body::default()).unwrap()).await;
+            let answer = client.get_with(&format!("/numbers/{number}"), "x-request-timeout-ms", "200").await;
             (answer.status, answer.status != StatusCode::OK || answer.body == number.to_string())
         });
     }

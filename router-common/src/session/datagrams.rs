@@ -28,7 +28,7 @@ use super::stream::{ReceiveState, Side, Wire};
 use super::{Role, Session, State};
 use crate::endpoint::EndpointDescriptor;
 use crate::frame::{
-    Cancel, Close, Data, DataPayload, EndpointsResult, EndpointsUpdate, Frame, Heartbeat, ReceiveLimits,
+    Cancel, Close, CloseCode, Data, DataPayload, EndpointsResult, EndpointsUpdate, Frame, Heartbeat, ReceiveLimits,
     RefusedEndpoint, Request, Response, StreamId, bounded_text,
 };
 use crate::limits;
@@ -266,7 +266,8 @@ impl Session {
             self.notify(slot);
             self.finish_wire(slot);
         }
-        if self.opened > 0 && self.role == Role::Gateway {
+        let leaves = matches!(code, CloseCode::Normal | CloseCode::Shutdown);
+        if self.opened > 0 && leaves && self.role == Role::Gateway {
             // So that nothing more is sent here meanwhile.
             self.events.push_back(Event::PeerDraining);
         }

@@ -18,7 +18,7 @@ use crate::frame::{
 };
 use crate::head::{RequestHead, RequestParts, ResponseHead, Scheme, Trailers};
 use crate::limits;
-use crate::session::{Budget, Common, Event, Opening, Output, Read, StreamKey};
+use crate::session::{Budget, Carrier, Common, Event, Opening, Output, Read, StreamKey};
 
 /// One run.
 #[derive(Debug)]
@@ -33,9 +33,16 @@ pub struct Hostile {
 impl Hostile {
     #[must_use]
     pub fn new(seed: u64) -> Self {
+        Self::on(Carrier::Stream, seed)
+    }
+
+    /// On a link of this kind.
+    #[must_use]
+    pub fn on(carrier: Carrier, seed: u64) -> Self {
         let mut random = Random::new(seed);
         let budgets = [20_000, 2_000_000].map(Budget::new);
         let mut common = |budget: &Arc<Budget>| Common {
+            carrier,
             limits: ReceiveLimits {
                 stream_window: [1, 100, limits::STREAM_WINDOW, i32::MAX as u32][random.below(4)],
                 connection_window: [1, 5_000, limits::CONNECTION_WINDOW][random.below(3)],

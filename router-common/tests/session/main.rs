@@ -1,6 +1,7 @@
 //! The session's promises, one scenario a test, with both ends in hand and time standing still.
 
 mod admission;
+mod datagrams;
 mod rules;
 
 use std::time::Duration;

@@ -23,7 +23,7 @@ pub const SCATTERING: Transport =
     Transport::new(&scattering::Scattered { name: "scattering", scattering: Scattering::CALM });
 /// and not all of them.
 pub const LOSSY: Transport =
-    Transport::new(&scattering::Scattered { name: "lossy", scattering: Scattering { loses: 25, ..Scattering::CALM } });
+    Transport::new(&scattering::Scattered { name: "lossy", scattering: Scattering { loses: 10, ..Scattering::CALM } });
 
 /// All of them.
 pub const ALL: &[Transport] = &[IN_MEMORY, TCP, TLS];

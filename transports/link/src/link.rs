@@ -29,8 +29,8 @@ pub type BoxListener = Box<dyn Listener>;
 /// of body bytes may be given out as several, which say the same. It does not know what frames mean.
 ///
 /// One that is not [ordered](Capabilities::ordered) promises less (docs/PROTOCOL.md, "Carriers that reorder or carry small
-/// messages"): each frame arrives whole and at most once, in any order; and it arrives, unless it has expired, which takes
-/// no longer than [`LOSS_GRACE`](router_common::limits::LOSS_GRACE), or the link has ended. Until WELCOME it keeps the
+/// messages"): each frame arrives whole and at most once, in any order; and it arrives, unless it has expired or the
+/// link has ended; more than [`LOSS_GRACE`](router_common::limits::LOSS_GRACE) late it may come too late. Until WELCOME it keeps the
 /// order: what overtakes WELCOME it holds back. [`poll_close`](Self::poll_close) goes on until what was flushed has arrived
 /// or expired, since CLOSE overtakes answers too; and reading goes on meanwhile.
 ///

@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use router_common::codec::encoded_len;
 use router_common::frame::Frame;
-use router_common::identity::Identity;
 use router_common::limits::{FRAME_HEADER_BYTES, UNWELCOMED};
 use router_common::testing::Random;
 use tokio::sync::mpsc;
@@ -80,10 +79,7 @@ impl Scattering {
             receives: Arc::clone(receives),
             welcomed: false,
             alarm: None,
-            peer: PeerInfo {
-                identity: Some(Identity::InProcess),
-                ..PeerInfo::new(TRANSPORT, format!("{TARGET}{number}/{end}"))
-            },
+            peer: PeerInfo::new(TRANSPORT, format!("{TARGET}{number}/{end}")),
         };
         (link("listener", 0, &there, &back), link("connector", 1, &back, &there))
     }
