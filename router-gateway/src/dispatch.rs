@@ -266,6 +266,10 @@ impl Inner {
                 continue;
             }
             self.metrics.node().retries.inc();
+            if matches!(error, CallError::ResponseTooLarge) {
+                // The link is to be another one, and may be the same instance's.
+                continue;
+            }
             tries.note(chosen.link.instance().key(), chosen.link.id(), &error);
         }
     }

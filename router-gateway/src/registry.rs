@@ -451,7 +451,10 @@ impl<H: LinkHandle> Registry<H> {
                 books.recount(key);
                 books.offer_again(gained, says);
             } else if revision < member.revision {
-                // Overtaken by a later one on another link.
+                // Overtaken by a later one on another link. Where answers may be lost, it is offered until it is answered.
+                if !handle.is_streaming() {
+                    says.push(Say::Result(handle, member.revision, member.refused.clone()));
+                }
                 return;
             }
             if let Some(member) = books.members.get(&key) {

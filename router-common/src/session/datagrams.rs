@@ -340,7 +340,7 @@ impl Session {
         let Some(datagrams) = &mut self.datagrams else { return Ok(()) };
         let part = Part { revision, part, last, items, bytes };
         if let Some(refused) = datagrams.results.add("ENDPOINTS_RESULT", generation, part)? {
-            datagrams.offer.take_if(|offer| offer.revision == revision);
+            datagrams.offer.take_if(|offer| offer.revision <= revision);
             self.events.push_back(Event::EndpointsResult { revision, refused });
         }
         Ok(())

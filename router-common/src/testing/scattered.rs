@@ -191,7 +191,7 @@ impl Scattered {
         self.winding_down = true;
         // Whatever was lost has its time: the longest deadline, and the grace.
         for _ in 0..200 {
-            for _ in 0..100 {
+            for _ in 0..20 {
                 self.step();
             }
             for end in [End::Gateway, End::Service] {

@@ -58,6 +58,16 @@ fn the_set_counts_anew_when_a_link_comes_that_carries_it_and_when_the_last_one_g
 }
 
 #[test]
+fn a_set_that_was_overtaken_is_answered_where_answers_may_be_lost() {
+    let world = World::new();
+    let (little, large) = (world.join_over(small(), 0), world.join_over(Fake::default(), 1));
+    assert_eq!(world.offer(&large, 2), ["result 2 []"]);
+    assert_eq!(world.offer(&little, 1), ["result 2 []"]);
+    let other = world.join_over(Fake::default(), 2);
+    assert!(world.offer(&other, 1).is_empty());
+}
+
+#[test]
 fn instances_of_one_version_share_no_set_that_only_one_of_them_carries() {
     let world = World::new();
     let little = world.join_over(small(), 0);
