@@ -92,7 +92,10 @@ impl Search {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(change)) => {
                     self.backoff.reset();
-                    self.outage.over(environment.now());
+                    if let Some(SoFar { failures, lasting }) = self.outage.over(environment.now()) {
+                        let gateway = self.plan.connector.target();
+                        tracing::info!(%gateway, failures, ?lasting, "gateways can be found again");
+                    }
                     return Poll::Ready(change);
                 }
                 Poll::Ready(Err(error)) => self.failed(&error, environment),

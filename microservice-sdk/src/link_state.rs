@@ -5,14 +5,15 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use router_common::frame::{CloseCode, RefusedEndpoint};
 use router_common::limits;
 use router_common::session::RegisterError;
 use router_common::session::lease::Lease;
 use router_config::microservice::OnRefused;
-use router_link::{ConnectionEvent, Connector, Handle};
-use tokio::sync::Notify;
+use router_link::{Backoff, ConnectionEvent, Connector, Handle};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::board::{Board, GatewayId, Place, Standing};
@@ -31,6 +32,9 @@ const SMALL_REVISION: u64 = 1;
 fn revision(handle: &Handle) -> u64 {
     if handle.is_streaming() { REVISION } else { SMALL_REVISION }
 }
+
+/// The longest wait between two diallings of a gateway that was found.
+const FOUND_BACKOFF: Duration = Duration::from_secs(2);
 
 /// One gateway, over all links to it that one entry of the configuration makes.
 pub(crate) struct GatewayState {
@@ -52,8 +56,8 @@ pub(crate) struct GatewayState {
     outage: Mutex<Outage>,
     /// The numbers of links that the gateway drains: others are to be dialled in their place. At most one for each link.
     replaceable: Mutex<BTreeSet<u16>>,
-    /// Tells those who wait to dial again that there is a reason to do so at once.
-    ended: Notify,
+    /// Tells those who dial, or wait to, that there is a reason to do so at once.
+    reasons: watch::Sender<()>,
 }
 
 impl GatewayState {
@@ -77,7 +81,7 @@ impl GatewayState {
             connector: Mutex::new(connector),
             outage: Mutex::default(),
             replaceable: Mutex::default(),
-            ended: Notify::new(),
+            reasons: watch::Sender::default(),
         })
     }
 
@@ -89,7 +93,7 @@ impl GatewayState {
     /// It is there, and is dialled like this from now on; at once, where that is waited for.
     pub(crate) fn found_again(&self, connector: Arc<dyn Connector>) {
         *self.connector.lock().unwrap_or_else(PoisonError::into_inner) = connector;
-        self.ended.notify_waiters();
+        self.reasons.send_replace(());
     }
 
     /// The preference of its links.
@@ -128,12 +132,18 @@ impl GatewayState {
 
     /// The gateway's process has ended in good order, so that another may come soon.
     pub(crate) fn process_ended(&self) {
-        self.ended.notify_waiters();
+        self.reasons.send_replace(());
     }
 
-    /// Waits until there is a reason to dial at once: the gateway's process has ended in good order, or it was found again.
-    pub(crate) async fn next_reason_to_dial(&self) {
-        self.ended.notified().await;
+    /// Changes when there is a reason to dial at once: the gateway's process has ended in good order, or it was found again.
+    pub(crate) fn reasons_to_dial(&self) -> watch::Receiver<()> {
+        self.reasons.subscribe()
+    }
+
+    /// How long to wait between two diallings. One that was found is known to be there, whatever it is reached through
+    /// (SPEC 7).
+    pub(crate) const fn backoff(&self) -> Backoff {
+        Backoff::new(Backoff::FIRST, if self.place.is_dialled() { Backoff::MAX } else { FOUND_BACKOFF })
     }
 
     /// Whether it may be a mistake of the configuration that it does not let this process in: it never has. One that was
