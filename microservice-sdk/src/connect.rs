@@ -64,7 +64,7 @@ pub(crate) fn connector(url: &str, access: &Access) -> Result<Arc<dyn Connector>
     if access.token.is_some() && scheme != "tls" {
         return Err("a token is shown over TLS alone: dial `tls://`, or use a shared secret".to_owned());
     }
-    if let (Some(said), "tcp" | "udp") = (access.tls.first(), scheme) {
+    if let (Some(said), "tcp" | "udp" | "amqp") = (access.tls.first(), scheme) {
         return Err(format!("`{said}` is about TLS, and over `{scheme}://` there is none: dial `tls://`"));
     }
     if access.datagram.is_some() && scheme != "udp" {
@@ -78,7 +78,11 @@ pub(crate) fn connector(url: &str, access: &Access) -> Result<Arc<dyn Connector>
         },
         #[cfg(feature = "rabbitmq")]
         "amqp" | "amqps" => match transport_rabbitmq::Broker::new([url]) {
-            Ok(broker) => Ok(Arc::new(transport_rabbitmq::RabbitConnector::new(broker, access.secret.clone()))),
+            Ok(broker) => {
+                let TlsAccess { ca, certificate, key, server_name } = access.tls.clone();
+                let broker = broker.with_tls(transport_rabbitmq::ClientTls { ca, certificate, key, server_name });
+                Ok(Arc::new(transport_rabbitmq::RabbitConnector::new(broker, access.secret.clone())))
+            }
             Err(error) => Err(error.to_string()),
         },
         #[cfg(feature = "tls")]

@@ -90,9 +90,9 @@ impl Package {
         self.normal().map(|dependency| dependency.name.as_str()).collect()
     }
 
-    /// Whether its tests use this crate.
+    /// Whether it uses this crate, in its tests or as a whole.
     pub(crate) fn tests_with(&self, name: &str) -> bool {
-        self.dependencies.iter().any(|dependency| dependency.name == name && dependency.kind.as_deref() == Some("dev"))
+        self.dependencies.iter().any(|dependency| dependency.name == name && dependency.kind.as_deref() != Some("build"))
     }
 
     fn normal(&self) -> impl Iterator<Item = &Dependency> {

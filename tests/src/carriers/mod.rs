@@ -1,6 +1,7 @@
 //! The transports of this workspace, each as the conformance suite wants it.
 
 mod in_memory;
+mod rabbitmq;
 mod scattering;
 mod tcp;
 mod tls;
@@ -17,6 +18,7 @@ pub const UDP: Transport = Transport::new(&udp::Udp { name: "udp", weather: None
 /// The same over a network that loses, doubles, delays and reorders 30 % of the datagrams.
 pub const UDP_IN_BAD_WEATHER: Transport =
     Transport::new(&udp::Udp { name: "udp-in-bad-weather", weather: Some(Weather::BAD) });
+pub const RABBITMQ: Transport = Transport::new(&rabbitmq::RabbitMq);
 
 /// No transport, but what a bad one would be: it delivers small messages in any order,
 pub const SCATTERING: Transport =
@@ -26,4 +28,4 @@ pub const LOSSY: Transport =
     Transport::new(&scattering::Scattered { name: "lossy", scattering: Scattering { loses: 10, ..Scattering::CALM } });
 
 /// All of them.
-pub const ALL: &[Transport] = &[IN_MEMORY, TCP, TLS];
+pub const ALL: &[Transport] = &[IN_MEMORY, TCP, TLS, RABBITMQ];

@@ -4,10 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lapin::uri::AMQPUri;
+use lapin::tcp::{AsyncTcpStream, RustlsConnector};
+use lapin::uri::{AMQPAuthority, AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties};
 use router_link::LinkError;
 use tokio::time::timeout;
+use transport_tls::ClientTls;
 
 use crate::EXCHANGE;
 
@@ -29,22 +31,7 @@ pub struct Broker {
     addresses: Vec<AMQPUri>,
     shown: Arc<str>,
     exchange: String,
-    tls: BrokerTls,
-}
-
-/// What AMQPS may be told: the text of PEM files.
-#[derive(Clone, Default)]
-pub struct BrokerTls {
-    /// Certificates of authorities to trust beside the system's.
-    pub ca: Option<String>,
-    /// A client certificate with its chain, and its key.
-    pub identity: Option<(Vec<u8>, Vec<u8>)>,
-}
-
-impl fmt::Debug for BrokerTls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BrokerTls").field("ca", &self.ca.is_some()).field("identity", &self.identity.is_some()).finish()
-    }
+    tls: ClientTls,
 }
 
 impl Broker {
@@ -58,7 +45,7 @@ impl Broker {
             addresses: Vec::new(),
             shown: Arc::from(""),
             exchange: EXCHANGE.to_owned(),
-            tls: BrokerTls::default(),
+            tls: ClientTls::default(),
         };
         let mut shown = Vec::new();
         for url in urls {
@@ -124,9 +111,9 @@ impl Broker {
         Ok(())
     }
 
-    /// The same with settings for AMQPS.
+    /// The same with settings for AMQPS. Without a CA the system's are believed. The files are read at each dial.
     #[must_use]
-    pub fn with_tls(mut self, tls: BrokerTls) -> Self {
+    pub fn with_tls(mut self, tls: ClientTls) -> Self {
         self.tls = tls;
         self
     }
@@ -150,17 +137,39 @@ impl Broker {
     /// For people.
     pub(crate) async fn dial(&self, address: &AMQPUri, name: &str) -> Result<Connection, String> {
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let tls = lapin::tcp::OwnedTLSConfig {
-            identity: self.tls.identity.clone().map(|(pem, key)| lapin::tcp::OwnedIdentity::PKCS8 { pem, key }),
-            cert_chain: self.tls.ca.clone(),
-        };
         let runtime = lapin::runtime::default_runtime().map_err(|error| error.to_string())?;
-        let dialled = Connection::connect_uri_with_config(address.clone(), properties, tls, runtime);
-        match timeout(CONNECT_TIMEOUT, dialled).await {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no answer within {CONNECT_TIMEOUT:?}")),
+        let connecting = async {
+            match self.own_tls(address)? {
+                None => Connection::connect_uri_with_runtime(address.clone(), properties, runtime).await,
+                Some((connector, name)) => {
+                    let dialling = async move |address: AMQPUri, runtime| {
+                        let AMQPAuthority { host, port, .. } = address.authority;
+                        let nobody = || std::io::Error::other(format!("{host} has no address"));
+                        let found = tokio::net::lookup_host((host.as_str(), port)).await?.next().ok_or_else(nobody)?;
+                        let stream = AsyncTcpStream::connect(&runtime, found).await?;
+                        Ok(stream.into_rustls(&connector, &name).await?)
+                    };
+                    Connection::connector(address.clone(), runtime, dialling, properties).await
+                }
+            }
+            .map_err(|error| error.to_string())
+        };
+        timeout(CONNECT_TIMEOUT, connecting)
+            .await
+            .unwrap_or_else(|_| Err(format!("no answer within {CONNECT_TIMEOUT:?}")))
+    }
+
+    /// What to speak TLS with, and the name that the broker's certificate must be for; `None`: plain AMQP, or what the
+    /// system believes.
+    fn own_tls(&self, address: &AMQPUri) -> Result<Option<(RustlsConnector, String)>, String> {
+        if address.scheme != AMQPScheme::AMQPS || self.tls.ca.is_none() {
+            return Ok(None);
         }
+        let mut config = (*self.tls.config().map_err(|error| error.to_string())?).clone();
+        // That is for proofs which are bound to the connection. The broker is in between here.
+        config.require_ems = false;
+        let name = self.tls.server_name.clone().unwrap_or_else(|| address.authority.host.clone());
+        Ok(Some((RustlsConnector::from(Arc::new(config)), name)))
     }
 }
 

@@ -1,11 +1,13 @@
 //! The `transports.rabbitmq` section of `router.yaml`.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use router_config::{Checks, GatewayUrl, SharedSecrets, Validate};
 use schemars::JsonSchema;
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use transport_tls::ClientTls;
 
 use crate::broker::{Broker, check_exchange};
 use crate::{EXCHANGE, PREFETCH};
@@ -29,6 +31,14 @@ pub struct RabbitListenerSettings {
     pub prefetch: u16,
     /// Do without a secret: whoever has access to the broker may register any service, and read and write all traffic.
     pub insecure: bool,
+    /// For AMQPS: the CAs of which one has signed the broker's certificate, a PEM file. Absent: the system's.
+    pub ca: Option<PathBuf>,
+    /// For AMQPS: a client certificate with its chain, a PEM file. Needs `ca` and `key`.
+    pub certificate: Option<PathBuf>,
+    /// For AMQPS: the private key of `certificate`, a PEM file.
+    pub key: Option<PathBuf>,
+    /// For AMQPS: the name that the broker's certificate must be for. Absent: the host of the URL.
+    pub server_name: Option<String>,
 }
 
 impl Default for RabbitListenerSettings {
@@ -39,6 +49,10 @@ impl Default for RabbitListenerSettings {
             exchange: EXCHANGE.to_owned(),
             prefetch: PREFETCH,
             insecure: false,
+            ca: None,
+            certificate: None,
+            key: None,
+            server_name: None,
         }
     }
 }
@@ -53,7 +67,8 @@ impl RabbitListenerSettings {
         broker
             .set_exchange(&self.exchange)
             .map_err(|problem| router_link::LinkError::Target { target: broker.shown().to_string(), problem })?;
-        Ok(broker)
+        let Self { ca, certificate, key, server_name, .. } = self.clone();
+        Ok(broker.with_tls(ClientTls { ca, certificate, key, server_name }))
     }
 }
 
@@ -67,6 +82,14 @@ impl Validate for RabbitListenerSettings {
         }
         if self.prefetch == 0 {
             checks.refuse("prefetch", "found `0`").allowed("1 to 65535");
+        }
+        if self.certificate.is_some() != self.key.is_some() {
+            checks.refuse("certificate", "found a certificate or a key without the other").allowed("both, or neither");
+        }
+        if self.certificate.is_some() && self.ca.is_none() {
+            checks
+                .refuse("certificate", "found a client certificate without `ca`")
+                .help("name the broker's CA by `ca`");
         }
         if self.shared_secret.is_none() && !self.insecure {
             checks

@@ -14,7 +14,7 @@ use crate::dial::CONNECT_TIMEOUT;
 use crate::discovery::{RabbitDiscovery, ServiceRole};
 use crate::error::Broken;
 use crate::station::{self, Station};
-use crate::up::Settings;
+use crate::up::{DEFAULT_MAX_FRAME, Settings};
 
 /// How long a message may wait at the broker: the default of `dead_after`.
 const TTL: Duration = Duration::from_secs(30);
@@ -25,22 +25,35 @@ pub struct RabbitConnector {
     settings: Settings,
     secrets: Secrets,
     target: String,
+    /// Whether all gateways are looked for; else one is dialled, as by other transports.
+    discovers: bool,
 }
 
 impl RabbitConnector {
+    /// Largest frame payload on a broker with the frame size of its default settings, in bytes.
+    pub const MAX_FRAME: u32 = DEFAULT_MAX_FRAME;
+
     /// A connector for all gateways of one broker. `secret` is the very same as the session's: it seals each message.
     #[must_use]
     pub fn new(broker: Broker, secret: Option<(KeyId, Secret)>) -> Self {
         let target = broker.shown().to_string();
         let name = format!("stella service, process {}", std::process::id());
         let settings = Settings { broker, name, prefetch: PREFETCH, ttl: TTL };
-        Self { settings, secrets: secret.into_iter().collect(), target }
+        Self { settings, secrets: secret.into_iter().collect(), target, discovers: true }
     }
 
     /// The same under a name of its own in the broker's list of connections.
     #[must_use]
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.settings.name = name.into();
+        self
+    }
+
+    /// The same for an exchange at which one gateway is: it dials that one, like a connector of any other transport, and
+    /// each link has an AMQP connection of its own.
+    #[must_use]
+    pub fn to_one(mut self) -> Self {
+        self.discovers = false;
         self
     }
 
@@ -83,6 +96,6 @@ impl Connector for RabbitConnector {
     }
 
     fn discover(&self) -> Option<Box<dyn Discovery>> {
-        Some(Box::new(self.search()))
+        if self.discovers { Some(Box::new(self.search())) } else { None }
     }
 }

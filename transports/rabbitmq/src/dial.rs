@@ -46,7 +46,7 @@ impl NodeConnector {
         SystemEnvironment.random(&mut id);
         let id = LinkId(id);
         let refuse = || LinkError::Target { target: self.target.clone(), problem: format!("more than {LINKS} links") };
-        let mailbox = self.station.join(id, LINKS).ok_or_else(refuse)?;
+        let mailbox = self.station.join(id, &queue, LINKS).ok_or_else(refuse)?;
         self.node.links.fetch_add(1, Ordering::AcqRel);
         let node = Arc::clone(&self.node);
         let dialled = queue.clone();

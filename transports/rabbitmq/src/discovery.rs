@@ -38,6 +38,10 @@ impl ServiceRole {
         (role, RabbitDiscovery { told, _guard: guard })
     }
 
+    fn who(up: &Up) -> Vec<u8> {
+        announcement::write(&Who { version: VERSION, queue: up.queue.to_string() })
+    }
+
     fn solicited(&mut self, up: &Arc<Up>, solicit: &Solicit) {
         if solicit.leaving {
             if let Some(node) = self.nodes.get(solicit.node.as_str()) {
@@ -54,8 +58,11 @@ impl ServiceRole {
                 node
             }
         };
-        if !node.hear(&solicit.queue) {
-            return;
+        let Some(others) = node.hear(&solicit.queue) else { return };
+        for queue in others {
+            // Its process may be another one now, or the queue may have been lost: links to it are not to wait until they
+            // have something to say.
+            up.probe(WHO, queue, Self::who(up));
         }
         tracing::debug!(broker = %up.broker, node = %node.name, queue = solicit.queue, "a gateway is there");
         let connector =
@@ -78,8 +85,7 @@ impl Role for ServiceRole {
             for node in self.nodes.values() {
                 node.forget_all();
             }
-            let who = Who { version: VERSION, queue: up.queue.to_string() };
-            up.announce(WHO, None, announcement::write(&who));
+            up.announce(WHO, None, Self::who(up));
         }
         let gone: Vec<_> =
             self.nodes.values().filter(|node| node.is_gone()).map(|node| Arc::clone(&node.name)).collect();

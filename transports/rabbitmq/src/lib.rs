@@ -25,10 +25,12 @@ mod station;
 mod up;
 mod watch;
 
-pub use broker::{Broker, BrokerTls};
+pub use broker::Broker;
 pub use config::{BrokerUrls, RabbitListenerSettings};
 pub use connector::RabbitConnector;
 pub use listener::{RabbitListener, RabbitListenerOptions};
+/// What AMQPS is spoken with.
+pub use transport_tls::ClientTls;
 
 /// Name of the transport.
 pub(crate) const TRANSPORT: &str = "rabbitmq";

@@ -257,7 +257,12 @@ impl Link for RabbitLink {
                     self.take(message, into)
                 }
                 Poll::Ready(Mail::Returned(message)) => self.take_back(message),
-                Poll::Ready(Mail::Ended(broken)) => Err(broken.into()),
+                Poll::Ready(Mail::Ended(broken)) => {
+                    if broken == Broken::Returned {
+                        self.over(Outcome::Returned);
+                    }
+                    Err(broken.into())
+                }
                 Poll::Pending => break,
             };
             if let Err(error) = taken {

@@ -139,7 +139,7 @@ impl Role for GatewayRole {
         if self.accept.is_closed() {
             return;
         }
-        let Some(mailbox) = self.station.join(header.link, LINKS) else { return };
+        let Some(mailbox) = self.station.join(header.link, &to, LINKS) else { return };
         mailbox.deliver(delivery.data.into());
         let link = RabbitLink::new(Making {
             station: Arc::clone(&self.station),

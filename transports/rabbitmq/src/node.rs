@@ -40,16 +40,17 @@ impl Node {
         self.lock().queues.front().cloned()
     }
 
-    /// It announced this queue; whether that is news.
-    pub(crate) fn hear(&self, queue: &str) -> bool {
+    /// It announced this queue: the others that were known, if that is news.
+    pub(crate) fn hear(&self, queue: &str) -> Option<Vec<ShortString>> {
         let mut state = self.lock();
         state.heard = Instant::now();
         if state.queues.iter().any(|known| known.as_str() == queue) {
-            return false;
+            return None;
         }
+        let others = state.queues.iter().cloned().collect();
         state.queues.push_front(queue.into());
         state.queues.truncate(QUEUES);
-        true
+        Some(others)
     }
 
     /// This queue is gone, or about to be.

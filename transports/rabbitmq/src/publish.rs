@@ -52,10 +52,28 @@ impl Up {
             Some(queue) => ("".into(), queue.into()),
             None => (self.exchange.clone(), kind.into()),
         };
+        let options = BasicPublishOptions::default();
+        self.tell(kind, exchange, key, options, payload);
+    }
+
+    /// Sends an announcement to one queue, to learn whether it is still there: if not, it comes back.
+    pub(crate) fn probe(self: &Arc<Self>, kind: &str, queue: ShortString, payload: Vec<u8>) {
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        self.tell(kind, "".into(), queue, options, payload);
+        self.watch.note();
+    }
+
+    fn tell(
+        self: &Arc<Self>,
+        kind: &str,
+        exchange: ShortString,
+        key: ShortString,
+        options: BasicPublishOptions,
+        payload: Vec<u8>,
+    ) {
         let properties = BasicProperties::default().with_type(kind.into());
         let up = Arc::clone(self);
         let mut publishing = Box::pin(async move {
-            let options = BasicPublishOptions::default();
             up.publishes.basic_publish(exchange, key, options, &payload, properties).await.map(drop)
         });
         // A connection that does not take it is lost, which its owner finds out.

@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_core::Stream;
 use lapin::message::Delivery;
+use lapin::types::ShortString;
 use lapin::{Consumer, Event};
 use router_link::{Backoff, Environment, SystemEnvironment};
 use tokio::sync::{Notify, watch};
@@ -63,12 +64,20 @@ pub(crate) trait Role: Send + 'static {
 /// What links and their makers share with the task that keeps the place.
 #[derive(Debug)]
 pub(crate) struct Station {
-    links: Mutex<HashMap<LinkId, Arc<Mailbox>>>,
+    links: Mutex<HashMap<LinkId, Joined>>,
     /// A link has left.
     left: Notify,
     up: watch::Sender<Option<Arc<Up>>>,
     /// Nobody wants the place any more but the links that are there.
     pub(crate) leaving: CancellationToken,
+}
+
+/// A link that runs through a place.
+#[derive(Debug)]
+struct Joined {
+    mailbox: Arc<Mailbox>,
+    /// The other side's queue.
+    to: ShortString,
 }
 
 impl Station {
@@ -99,13 +108,13 @@ impl Station {
     }
 
     /// Makes a link's mailbox, unless there are `most` links, or this one is there already.
-    pub(crate) fn join(&self, link: LinkId, most: usize) -> Option<Arc<Mailbox>> {
+    pub(crate) fn join(&self, link: LinkId, to: &ShortString, most: usize) -> Option<Arc<Mailbox>> {
         let mut links = self.links();
         if links.len() >= most || links.contains_key(&link) {
             return None;
         }
         let mailbox = Arc::<Mailbox>::default();
-        links.insert(link, Arc::clone(&mailbox));
+        links.insert(link, Joined { mailbox: Arc::clone(&mailbox), to: to.clone() });
         Some(mailbox)
     }
 
@@ -116,14 +125,21 @@ impl Station {
     }
 
     fn mailbox(&self, link: LinkId) -> Option<Arc<Mailbox>> {
-        self.links().get(&link).cloned()
+        self.links().get(&link).map(|joined| Arc::clone(&joined.mailbox))
+    }
+
+    /// The other side's queue is gone, and with it every link to it.
+    fn end_at(&self, queue: &str) {
+        for joined in self.links().values().filter(|joined| joined.to.as_str() == queue) {
+            joined.mailbox.end(Broken::Returned);
+        }
     }
 
     fn is_empty(&self) -> bool {
         self.links().is_empty()
     }
 
-    fn links(&self) -> MutexGuard<'_, HashMap<LinkId, Arc<Mailbox>>> {
+    fn links(&self) -> MutexGuard<'_, HashMap<LinkId, Joined>> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -132,8 +148,8 @@ impl Station {
         if let Some(up) = lost {
             up.lose();
         }
-        for (_, mailbox) in self.links().drain() {
-            mailbox.end(Broken::Broker(why.to_owned()));
+        for (_, joined) in self.links().drain() {
+            joined.mailbox.end(Broken::Broker(why.to_owned()));
         }
         self.left.notify_one();
     }
@@ -272,10 +288,14 @@ impl<R: Role> Serving<'_, R> {
 
     fn give_back(&self) {
         for message in self.up.returned() {
-            if let Some(header) = Header::read(&message)
+            let Delivery { routing_key, properties, data, .. } = message.delivery;
+            if properties.kind().is_some() {
+                // It was asked whether that queue is still there.
+                self.station.end_at(routing_key.as_str());
+            } else if let Some(header) = Header::read(&data)
                 && let Some(mailbox) = self.station.mailbox(header.link)
             {
-                mailbox.give_back(message);
+                mailbox.give_back(data.into());
             }
         }
     }

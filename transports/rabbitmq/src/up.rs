@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_core::Stream;
+use lapin::message::BasicReturnMessage;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ExchangeDeclareOptions,
     QueueBindOptions, QueueDeclareOptions,
@@ -31,8 +31,11 @@ const BUILD_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes of an AMQP frame that are not its payload.
 const AMQP_FRAME_BYTES: usize = 8;
-/// What is assumed of a broker that has no bound of its own.
+/// A broker's default, and what is assumed of one that has no bound of its own.
 const FRAME_MAX: u32 = 128 * 1024;
+/// Largest frame payload that one such frame takes together with what stands before it, in bytes.
+pub(crate) const DEFAULT_MAX_FRAME: u32 =
+    FRAME_MAX - (AMQP_FRAME_BYTES + HEADER_BYTES + limits::FRAME_HEADER_BYTES) as u32;
 
 /// What a place needs to be built.
 #[derive(Debug, Clone)]
@@ -102,13 +105,11 @@ impl Up {
     }
 
     /// What came back since the last time.
-    pub(crate) fn returned(&self) -> Vec<Bytes> {
+    pub(crate) fn returned(&self) -> Vec<BasicReturnMessage> {
         // Nothing is ever confirmed here, so there is nothing to wait for.
         let mut looking = Box::pin(self.publishes.wait_for_confirms());
         match looking.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(messages)) => {
-                messages.into_iter().map(|message| Bytes::from(message.delivery.data)).collect()
-            }
+            Poll::Ready(Ok(messages)) => messages,
             _ => Vec::new(),
         }
     }

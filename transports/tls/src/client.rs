@@ -36,6 +36,14 @@ impl ClientTls {
         read(self, Versions::default()).map(drop)
     }
 
+    /// What the files say now, for carriers that dial by themselves.
+    ///
+    /// # Errors
+    /// As [`ClientTls::check`].
+    pub fn config(&self) -> Result<Arc<ClientConfig>, CertificateProblem> {
+        read(self, Versions::default()).map(|(config, _)| config)
+    }
+
     fn paths(&self) -> impl Iterator<Item = &Path> {
         [&self.ca, &self.certificate, &self.key].into_iter().filter_map(Option::as_deref)
     }
