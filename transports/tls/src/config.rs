@@ -16,7 +16,7 @@ const PORT: u16 = 5101;
 /// Longest handshake that may be allowed: accept to WELCOME is 10 s (SPEC 4).
 const HANDSHAKE_SECONDS: u64 = 10;
 /// Most handshakes that may be allowed at a time.
-const HANDSHAKES: usize = 65_536;
+const HANDSHAKES: usize = 4096;
 /// Most further certificates, and most entries of `identities`.
 const LIST: usize = 4096;
 

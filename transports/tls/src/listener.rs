@@ -3,7 +3,8 @@
 //! How many handshakes there may be at a time, and how long one may take, is bounded here; how many links may wait for their
 //! welcome is the gateway's to bound.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -170,17 +171,14 @@ impl TlsListener {
 
     /// Ends the oldest handshake of the address that has the most in progress: whoever hoards them is the one to lose some.
     fn evict(&mut self) {
-        let mut held: Vec<(IpAddr, usize, usize)> = Vec::new();
+        // Of each address, how many it has, and where the oldest of them is.
+        let mut held: HashMap<IpAddr, (usize, Reverse<usize>)> = HashMap::new();
         for (place, one) in self.begun.iter().enumerate().filter(|(_, one)| !one.evicted) {
-            let address = one.peer.ip();
-            match held.iter_mut().find(|(other, ..)| *other == address) {
-                Some((_, count, _)) => *count += 1,
-                None => held.push((address, 1, place)),
-            }
+            held.entry(one.peer.ip()).or_insert((0, Reverse(place))).0 += 1;
         }
-        // Of equals the one whose first handshake is the oldest.
-        let most = held.iter().rev().max_by_key(|(_, count, _)| *count);
-        if let Some(one) = most.and_then(|&(.., place)| self.begun.get_mut(place)) {
+        // Of addresses that have as many, the one whose first handshake is the oldest.
+        let most = held.values().max();
+        if let Some(one) = most.and_then(|&(_, Reverse(place))| self.begun.get_mut(place)) {
             one.evicted = true;
             one.task.abort();
             Counters::count(&self.credentials.counters.evicted);
