@@ -55,6 +55,10 @@ impl Keys {
         &self.sends
     }
 
+    pub(crate) const fn end(&self) -> End {
+        self.end
+    }
+
     pub(crate) const fn is_welcomed(&self) -> bool {
         self.welcomed
     }

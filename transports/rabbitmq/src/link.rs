@@ -16,7 +16,7 @@ use router_common::frame::{Cancel, Frame, Reason, StreamId};
 use router_link::{BoxLink, Capabilities, DetachedLink, Link, LinkError, PeerInfo};
 
 use crate::error::Broken;
-use crate::keys::Keys;
+use crate::keys::{End, Keys};
 use crate::mailbox::{Mail, Mailbox};
 use crate::message::{Draft, HEADER_BYTES, Header, LinkId};
 use crate::publish::Publishing;
@@ -185,8 +185,9 @@ impl RabbitLink {
         }
         self.keys.check(&header, &message).map_err(|_| Broken::Forged)?;
         self.receiving.next = expected.saturating_add(1);
-        if message.len() == HEADER_BYTES && expected > 0 {
-            return Err(LinkError::Closed);
+        if message.len() == HEADER_BYTES {
+            let opens = expected == 0 && self.keys.end() == End::Gateway;
+            return if opens { Ok(()) } else { Err(LinkError::Closed) };
         }
         if self.receiving.poisoned {
             return Ok(());
