@@ -119,6 +119,7 @@ async fn a_service_and_a_gateway_meet_by_their_settings() {
     let client = Client::http1(gateway.http_addr().unwrap());
     assert_eq!(client.post("/length", vec![b'x'; 3000]).await.body, "3000");
     assert_eq!(client.get("/bytes/3000").await.body.len(), 3000);
+    assert_eq!(client.post("/length", vec![b'x'; 5000]).await.status, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(client.get("/bytes/5000").await.status, StatusCode::BAD_GATEWAY);
     running.shutdown().await.unwrap();
 }

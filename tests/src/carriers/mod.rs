@@ -28,4 +28,4 @@ pub const LOSSY: Transport =
     Transport::new(&scattering::Scattered { name: "lossy", scattering: Scattering { loses: 10, ..Scattering::CALM } });
 
 /// All of them.
-pub const ALL: &[Transport] = &[IN_MEMORY, TCP, TLS, RABBITMQ];
+pub const ALL: &[Transport] = &[IN_MEMORY, TCP, TLS, UDP, RABBITMQ];
