@@ -92,7 +92,9 @@ impl Package {
 
     /// Whether it uses this crate, in its tests or as a whole.
     pub(crate) fn tests_with(&self, name: &str) -> bool {
-        self.dependencies.iter().any(|dependency| dependency.name == name && dependency.kind.as_deref() != Some("build"))
+        self.dependencies
+            .iter()
+            .any(|dependency| dependency.name == name && dependency.kind.as_deref() != Some("build"))
     }
 
     fn normal(&self) -> impl Iterator<Item = &Dependency> {

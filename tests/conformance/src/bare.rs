@@ -67,7 +67,12 @@ impl Bare {
             limits,
             lease: 64,
         };
-        let side = ServiceSide { common: Common { carrier: capabilities.carrier(), limits, ..Common::default() }, hello, secret, lease: Lease::new(64) };
+        let side = ServiceSide {
+            common: Common { carrier: capabilities.carrier(), limits, ..Common::default() },
+            hello,
+            secret,
+            lease: Lease::new(64),
+        };
         let (told, results) = mpsc::channel(TOLD);
         let session = Session::service(side, environment.now());
         let (driver, handle) = Driver::new(link, session, Answers { told }, environment);

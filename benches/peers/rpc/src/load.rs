@@ -12,16 +12,14 @@ use bytes::Bytes;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-/// Bytes of a request, and of its reply.
-pub(crate) const PAYLOAD: usize = 64;
-static OCTETS: [u8; PAYLOAD] = [b'x'; PAYLOAD];
-
 const WARM_UP: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
     pub(crate) in_flight: u32,
     pub(crate) seconds: f64,
+    /// Bytes of a request, and of its reply.
+    pub(crate) body: usize,
 }
 
 impl Load {
@@ -32,13 +30,14 @@ impl Load {
         F: Future<Output = Result<usize>>,
     {
         let answered = Rc::new(Cell::new(0_u64));
+        let payload = Bytes::from(vec![b'x'; self.body]);
         let mut callers = JoinSet::new();
         for _ in 0..self.in_flight {
-            let (call, answered) = (call.clone(), Rc::clone(&answered));
+            let (call, answered, payload) = (call.clone(), Rc::clone(&answered), payload.clone());
             callers.spawn_local(async move {
                 loop {
-                    let length = call(Bytes::from_static(&OCTETS)).await?;
-                    ensure!(length == PAYLOAD, "{length} bytes came back");
+                    let length = call(payload.clone()).await?;
+                    ensure!(length == payload.len(), "{length} bytes came back");
                     answered.set(answered.get() + 1);
                 }
             });

@@ -1,8 +1,7 @@
-//! Stella Router's link over TCP: the gateway's end calls, the service's end answers.
+//! Stella Router's link: the gateway's end calls, the service's end answers.
 //!
 //! There is no gateway here, only what a gateway and a service do with their link: a session, its driver, and a handle.
 
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -14,22 +13,22 @@ use http_body_util::BodyExt as _;
 use microservice_sdk::{Microservice, endpoint, endpoints};
 use router_common::endpoint::{EndpointDescriptor, EndpointId};
 use router_common::frame::{Hello, PROTOCOL_VERSION, ReceiveLimits};
-use router_common::identity::{Identity, Incarnation, Instance, Version};
+use router_common::identity::{Identity, Incarnation, Instance, KeyId, Version};
 use router_common::session::lease::Lease;
-use router_common::session::{Accepted, Common, GatewaySide, Joining, Secrets, ServiceSide, Session};
+use router_common::session::{Accepted, Common, GatewaySide, Joining, Secret, Secrets, ServiceSide, Session};
 use router_link::{
-    Application, Body, BoxListener, Call, ConnectionEvent, Connector as _, Driver, Environment as _, Handle, Refused,
+    Application, Body, BoxListener, Call, ConnectionEvent, Connector, Driver, Environment as _, Handle, Refused,
     Responder, SystemEnvironment,
 };
 use tokio::sync::mpsc;
-use transport_tcp::{TcpConnector, TcpListener};
 
 use crate::load::Load;
 
 /// The far end of a link without the SDK: each request is answered where it arrives.
-pub(crate) async fn answer(load: Load, gateway: SocketAddr) -> Result<()> {
-    let connector = TcpConnector::new(&format!("tcp://{gateway}"))?;
+pub(crate) async fn answer(load: Load, connector: Arc<dyn Connector>, secret: Option<Secret>) -> Result<()> {
     let link = connector.connect().await?;
+    let mut limits = ReceiveLimits::default();
+    limits.max_frame = limits.max_frame.min(link.capabilities().max_frame);
     let lease = Lease::new(room(load));
     let hello = Hello {
         versions: vec![PROTOCOL_VERSION],
@@ -44,13 +43,14 @@ pub(crate) async fn answer(load: Load, gateway: SocketAddr) -> Result<()> {
         link: 0,
         links: 1,
         preference: 0,
-        key_id: None,
+        key_id: secret.is_some().then(KeyId::sole),
         token: None,
         nonce: [1; 32],
-        limits: ReceiveLimits::default(),
+        limits,
         lease: room(load),
     };
-    let side = ServiceSide { common: Common::default(), hello, secret: None, lease };
+    let common = Common { limits, carrier: link.capabilities().carrier(), ..Common::default() };
+    let side = ServiceSide { common, hello, secret, lease };
     let environment = Arc::new(SystemEnvironment);
     let session = Session::service(side, environment.now());
     let (driver, _service) = Driver::new(link, session, Echo, environment);
@@ -59,11 +59,11 @@ pub(crate) async fn answer(load: Load, gateway: SocketAddr) -> Result<()> {
 }
 
 /// The same with a service of the SDK.
-pub(crate) async fn answer_by_sdk(load: Load, gateway: SocketAddr) -> Result<()> {
+pub(crate) async fn answer_by_sdk(load: Load, connector: Arc<dyn Connector>) -> Result<()> {
     let service = Microservice::new("bench", "1.0.0")
         .endpoints(endpoints![echo])
         .lease(room(load))
-        .gateway(format!("tcp://{gateway}"));
+        .connector(connector);
     service.start()?.ended().await?;
     Ok(())
 }
@@ -79,8 +79,8 @@ const fn room(load: Load) -> u32 {
 }
 
 /// The near end, a gateway's: it waits until the service is there.
-pub(crate) async fn ask(load: Load, listener: std::net::TcpListener) -> Result<()> {
-    let mut joined = accept(listener)?;
+pub(crate) async fn ask(load: Load, listener: BoxListener, secret: Option<Secret>) -> Result<()> {
+    let mut joined = accept(listener, secret.map_or_else(Secrets::none, Secrets::sole));
     let Joined { handle, lease, endpoint } = joined.recv().await.context("nobody joined")?;
     load.drive(move |payload| {
         let (handle, lease) = (handle.clone(), Arc::clone(&lease));
@@ -123,17 +123,18 @@ struct Joined {
 }
 
 /// Accepts the service, and says when requests can go to it.
-fn accept(listener: std::net::TcpListener) -> Result<mpsc::Receiver<Joined>> {
-    let mut listener: BoxListener = Box::new(TcpListener::from_std(listener)?);
+fn accept(mut listener: BoxListener, secrets: Secrets) -> mpsc::Receiver<Joined> {
     let (joins, joined) = mpsc::channel(1);
     tokio::spawn(async move {
         let environment = Arc::new(SystemEnvironment);
         while let Ok(link) = listener.accept().await {
+            let mut limits = ReceiveLimits::default();
+            limits.max_frame = limits.max_frame.min(link.capabilities().max_frame);
             let side = GatewaySide {
-                common: Common::default(),
+                common: Common { limits, carrier: link.capabilities().carrier(), ..Common::default() },
                 node: "bench".parse().expect("a name"),
-                secrets: Secrets::none(),
-                nonce: [7; 32],
+                secrets: secrets.clone(),
+                nonce: link.peer().handshake_nonce.unwrap_or([7; 32]),
                 identity: Identity::Anonymous,
             };
             let session = Session::gateway(side, environment.now());
@@ -142,7 +143,7 @@ fn accept(listener: std::net::TcpListener) -> Result<mpsc::Receiver<Joined>> {
             tokio::spawn(driver);
         }
     });
-    Ok(joined)
+    joined
 }
 
 /// What is known of the service so far.
