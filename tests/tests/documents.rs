@@ -94,7 +94,9 @@ async fn every_metric_is_listed() {
 #[test]
 fn every_configuration_that_a_document_shows_is_accepted() {
     let mut shown = 0;
-    for document in ["README.md", "docs/CONFIGURATION.md", "docs/OPERATIONS.md", "docs/HTTP.md", "docs/TLS.md"] {
+    for document in
+        ["README.md", "docs/CONFIGURATION.md", "docs/OPERATIONS.md", "docs/HTTP.md", "docs/RABBITMQ.md", "docs/TLS.md"]
+    {
         let text = read(document);
         for block in text.split("```yaml\n").skip(1) {
             let yaml = block.split("```").next().unwrap_or_default();
