@@ -25,6 +25,7 @@ mod stand;
 mod stream;
 mod table;
 mod tools;
+mod transports;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -51,6 +52,8 @@ enum Tool {
     Idle(idle::Args),
     /// Request and reply over one connection: our link beside tarpc, tonic and NATS.
     Rpc(rpc::Args),
+    /// Round trips over each transport, beside bare UDP and bare lapin.
+    Transports(transports::Args),
     /// Many endpoints, instances and connections, and instances that join and leave: what a request costs meanwhile.
     Scale(scale::Args),
     /// Small requests beside a stalled body, or a bulk one, on the same link.
@@ -68,6 +71,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         Some(Tool::Stream(args)) => stream::run(workspace, args),
         Some(Tool::Idle(args)) => idle::run(workspace, args),
         Some(Tool::Rpc(args)) => rpc::run(workspace, args),
+        Some(Tool::Transports(args)) => transports::run(workspace, args),
         Some(Tool::Scale(args)) => scale::run(workspace, args),
         Some(Tool::Fair(args)) => fair::run(workspace, args),
         Some(Tool::Features(args)) => features::run(workspace, args),

@@ -119,9 +119,9 @@ impl fmt::Display for Cell {
 
 /// What the program says at its end.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-struct Answered {
-    requests: u64,
-    seconds: f64,
+pub(super) struct Answered {
+    pub(super) requests: u64,
+    pub(super) seconds: f64,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
