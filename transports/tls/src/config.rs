@@ -257,8 +257,10 @@ impl Validate for TlsListenerSettings {
             if self.identities[..place].iter().any(|earlier| earlier.name == one.name) {
                 checks.refuse(&format!("identities[{place}].name"), format!("`{}` stands here twice", one.name));
             }
-            if one.identity.as_ref().is_some_and(String::is_empty) {
-                checks.refuse(&format!("identities[{place}].identity"), "found nothing");
+            if let Some(identity) = one.identity.as_ref().filter(|identity| !identity.contains(':')) {
+                checks
+                    .refuse(&format!("identities[{place}].identity"), format!("found `{identity}`"))
+                    .allowed("an identity with its kind, such as `acme:billing` or `spiffe://acme/billing`");
             }
         }
         for (key, length) in [("identities", self.identities.len()), ("certificates", self.certificates.len())] {
