@@ -44,10 +44,12 @@ async fn gateway(name: &str, urls: &[String]) -> Gateway {
 /// The same with further keys for the transport.
 async fn gateway_with(name: &str, urls: &[String], more: &str) -> Gateway {
     let urls: Vec<_> = urls.iter().map(|url| format!("\"{url}\"")).collect();
-    let yaml = format!(
-        "node: {{ id: {name} }}\ntransports:\n  rabbitmq: {{ url: [{}], shared_secret: \"{SECRET}\"{more} }}\n",
-        urls.join(", ")
-    );
+    gateway_of(name, &format!("rabbitmq: {{ url: [{}], shared_secret: \"{SECRET}\"{more} }}", urls.join(", "))).await
+}
+
+/// The same with other transports.
+async fn gateway_of(name: &str, transports: &str) -> Gateway {
+    let yaml = format!("node: {{ id: {name} }}\ntransports:\n  {transports}\n");
     let fixed = ["http.listen=127.0.0.1:0", "admin.listen=127.0.0.1:0", "shutdown.idle_linger=0s"];
     let sources = Sources::router().text("router.yaml", &yaml).overrides(fixed.map(str::to_owned));
     let settings: Settings = router_config::load(sources).unwrap_or_else(|error| panic!("{error}"));
@@ -230,6 +232,48 @@ async fn service_is_back_soon_after_a_broker_is_restarted_under_load() {
     instances(&gateway, 2).await;
     load.good(300).await;
     load.end("a broker restarted under load").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn an_instance_that_comes_by_tcp_too_outlives_its_broker() {
+    let mut node = node().await;
+    let transports = format!(
+        "rabbitmq: {{ url: \"{}\", shared_secret: \"{SECRET}\" }}\n  tcp: {{ listen: \"127.0.0.1:0\", shared_secret: \"{SECRET}\" }}",
+        node.url()
+    );
+    let gateway = gateway_of("gw-1", &transports).await;
+    let tcp = gateway.service_listeners().iter().find(|url| url.starts_with("tcp://")).expect("TCP");
+    let service = orders("1.0.0").gateway(node.url()).shared_secret(SECRET).gateway(tcp).shared_secret(SECRET);
+    let mut running = service.start().unwrap_or_else(|error| panic!("{error}"));
+    within("both ways are ready", running.ready()).await.unwrap_or_else(|error| panic!("{error}"));
+    let ways = async || {
+        let instances = Client::http1(gateway.admin_addr().expect("an admin listener")).get("/instances").await.json();
+        assert_eq!(instances.as_array().map(Vec::len), Some(1), "{instances}");
+        let ways = instances[0]["ways"].as_array().cloned().unwrap_or_default();
+        ways.iter().map(|way| way["transport"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    eventually("it is one instance that comes in two ways", async || ways().await == ["rabbitmq", "tcp"]).await;
+
+    let load = Load::begin(&[http(&gateway)]);
+    load.good(300).await;
+    node = blocking(move || {
+        node.kill();
+        node
+    })
+    .await;
+    eventually("one way is lost", async || ways().await == ["tcp"]).await;
+    load.good(300).await;
+    let _node = blocking(move || {
+        node.start_again().unwrap_or_else(|error| panic!("{error}"));
+        node
+    })
+    .await;
+    eventually("it is back", async || ways().await == ["rabbitmq", "tcp"]).await;
+    load.good(300).await;
+    let tally = load.end("a broker killed and started again, beside TCP").await;
+    // What was in flight through the broker has no known outcome; nothing else failed.
+    let lost = tally.of("502 connection_lost");
+    assert!(lost <= CLIENTS && tally.of("200") + lost == tally.all(), "{tally:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]

@@ -9,7 +9,7 @@ use router_common::identity::{Instance, Version};
 use router_common::path::RequestPath;
 use router_common::session::lease::Lease;
 use router_gateway::routing::changes::Changes;
-use router_gateway::routing::instance::{Candidate, Health, InstanceKey, InstanceState, LinkId, LinkState};
+use router_gateway::routing::instance::{Candidate, Health, InstanceKey, InstanceState, LinkId, LinkState, Needs};
 use router_gateway::routing::key::EndpointKey;
 use router_gateway::routing::table::{
     EndpointSet, RouteEndpoint, RouteTable, ServiceLive, ServiceSets, Shape, VersionLive,
@@ -93,6 +93,7 @@ pub fn facts<'a>(path: &'a RequestPath<'a>, now: Instant) -> RequestFacts<'a> {
         worker: 0,
         excluded: &[],
         excluded_links: &[],
+        needs: Needs::Nothing,
         random: 0,
         now,
     }
