@@ -390,7 +390,7 @@ async fn a_broker_is_reached_over_tls_with_certificates_of_ones_own() {
     }
     let shown = |path: &std::path::Path| path.display().to_string();
     let more = format!(", ca: {}, certificate: {}, key: {}", shown(&trusted), shown(&certificate), shown(&key));
-    let gateway = gateway_with("gw-1", &[url.clone()], &more).await;
+    let gateway = gateway_with("gw-1", std::slice::from_ref(&url), &more).await;
     let service = orders("1.0.0").gateway(&url).shared_secret(SECRET).ca(&trusted).certificate(&certificate, &key);
     let mut running = service.start().unwrap_or_else(|error| panic!("{error}"));
     within("a service is ready", running.ready()).await.unwrap_or_else(|error| panic!("{error}"));
