@@ -118,6 +118,7 @@ mod outgoing;
 mod overrides;
 mod pace;
 mod plan;
+mod reasons;
 pub mod response;
 mod serve;
 mod service;

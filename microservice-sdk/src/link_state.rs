@@ -13,13 +13,13 @@ use router_common::session::RegisterError;
 use router_common::session::lease::Lease;
 use router_config::microservice::OnRefused;
 use router_link::{Backoff, ConnectionEvent, Connector, Handle};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::board::{Board, GatewayId, Place, Standing};
 use crate::dispatch::Table;
 use crate::outage::{Outage, SoFar};
 use crate::plan::GatewayPlan;
+use crate::reasons::Reasons;
 use crate::shares::Shares;
 use crate::start_error::StartError;
 
@@ -56,8 +56,8 @@ pub(crate) struct GatewayState {
     outage: Mutex<Outage>,
     /// The numbers of links that the gateway drains: others are to be dialled in their place. At most one for each link.
     replaceable: Mutex<BTreeSet<u16>>,
-    /// Tells those who dial, or wait to, that there is a reason to do so at once.
-    reasons: watch::Sender<()>,
+    /// To dial at once: the gateway's process has ended in good order, or it was found again.
+    pub(crate) reasons: Reasons,
 }
 
 impl GatewayState {
@@ -81,7 +81,7 @@ impl GatewayState {
             connector: Mutex::new(connector),
             outage: Mutex::default(),
             replaceable: Mutex::default(),
-            reasons: watch::Sender::default(),
+            reasons: Reasons::default(),
         })
     }
 
@@ -93,7 +93,7 @@ impl GatewayState {
     /// It is there, and is dialled like this from now on; at once, where that is waited for.
     pub(crate) fn found_again(&self, connector: Arc<dyn Connector>) {
         *self.connector.lock().unwrap_or_else(PoisonError::into_inner) = connector;
-        self.reasons.send_replace(());
+        self.reasons.give();
     }
 
     /// The preference of its links.
@@ -132,12 +132,7 @@ impl GatewayState {
 
     /// The gateway's process has ended in good order, so that another may come soon.
     pub(crate) fn process_ended(&self) {
-        self.reasons.send_replace(());
-    }
-
-    /// Changes when there is a reason to dial at once: the gateway's process has ended in good order, or it was found again.
-    pub(crate) fn reasons_to_dial(&self) -> watch::Receiver<()> {
-        self.reasons.subscribe()
+        self.reasons.give();
     }
 
     /// How long to wait between two diallings. One that was found is known to be there, whatever it is reached through

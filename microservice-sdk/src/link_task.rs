@@ -10,7 +10,6 @@ use router_common::frame::{CloseCode, Hello, PROTOCOL_VERSION};
 use router_common::session::lease::Lease;
 use router_common::session::{Closed, ClosedBy, Common, ServiceSide, Session, Timers};
 use router_link::{Backoff, BoxLink, Driver, Handle};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Chain;
@@ -63,35 +62,35 @@ impl LinkTask {
     /// # Errors
     /// What ends the whole service.
     pub(crate) async fn run(self) -> Result<Kept, StartError> {
-        let (mut backoff, mut reasons) = (self.state.backoff(), self.state.reasons_to_dial());
-        if self.is_replacement && !self.has_waited(&mut backoff, &mut reasons).await {
+        let (mut backoff, mut seen) = (self.state.backoff(), self.state.reasons.given());
+        if self.is_replacement && !self.has_waited(&mut backoff, &mut seen).await {
             return Ok(Kept::Alone);
         }
         loop {
-            reasons.mark_unchanged();
+            seen = self.state.reasons.given();
             match self.once().await? {
                 Ended::Stopped => return Ok(Kept::Alone),
                 Ended::Replaced => return Ok(Kept::Replaced),
                 Ended::Lost { welcomed: true } => backoff.reset(),
                 Ended::Lost { welcomed: false } => {}
             }
-            if self.number >= self.state.links() || !self.has_waited(&mut backoff, &mut reasons).await {
+            if self.number >= self.state.links() || !self.has_waited(&mut backoff, &mut seen).await {
                 return Ok(Kept::Alone);
             }
         }
     }
 
     /// Waits before the next dialling; `false`: the service stops.
-    async fn has_waited(&self, backoff: &mut Backoff, reasons: &mut watch::Receiver<()>) -> bool {
+    async fn has_waited(&self, backoff: &mut Backoff, seen: &mut u64) -> bool {
         loop {
             let wait = backoff.next_wait(self.identity.environment.random_u64());
             tracing::debug!(gateway = %self.state.target, ?wait, "dialling again");
             tokio::select! {
+                biased;
                 () = self.state.over.cancelled() => return false,
                 () = tokio::time::sleep(wait) => return true,
-                // Nobody answered because that process was leaving. The next one may be there at once, or is. The state, which
-                // tells it, lives as long as this.
-                _ = reasons.changed() => backoff.reset(),
+                // Nobody answered because that process was leaving. The next one may be there at once, or is.
+                () = self.state.reasons.beyond(seen) => backoff.reset(),
             }
         }
     }

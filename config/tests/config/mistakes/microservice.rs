@@ -48,7 +48,7 @@ error: unknown key `gateways[0].linsk`
 1 | gateways: [{ url: 'amqp://guest:*******@broker/%2f', linsk: 2 }]
   |                                                      ^^^^^ not a key of `gateways[0]`
   |
-  = allowed: ca, certificate, key, key_id, links, server_name, shared_secret, token, url
+  = allowed: ca, certificate, datagram, key, key_id, links, on_refused, server_name, shared_secret, token, url
   = help: did you mean `links`?
 "#,
     );
