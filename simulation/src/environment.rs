@@ -9,16 +9,18 @@ use router_link::Environment;
 /// Each process has one of its own; a process that comes back has another.
 pub(crate) struct SimEnvironment {
     random: Mutex<Random>,
+    /// When the process started, after all began: of two processes with one name the one that started later stays.
+    started: Duration,
     first_asked: OnceLock<Instant>,
 }
 
-/// When every process begins, in seconds since 1970. A date has as many bytes as its digits ask for when HTTP/2 has compressed
+/// When all begins, in seconds since 1970. A date has as many bytes as its digits ask for when HTTP/2 has compressed
 /// it, so that one from outside would change what a run does.
 const BEGIN: u64 = 1_800_000_000;
 
 impl SimEnvironment {
-    pub(crate) fn new(seed: u64) -> Arc<Self> {
-        Arc::new(Self { random: Mutex::new(Random::new(seed)), first_asked: OnceLock::new() })
+    pub(crate) fn new(seed: u64, started: Duration) -> Arc<Self> {
+        Arc::new(Self { random: Mutex::new(Random::new(seed)), started, first_asked: OnceLock::new() })
     }
 }
 
@@ -30,7 +32,7 @@ impl Environment for SimEnvironment {
     fn wall_clock(&self) -> Option<SystemTime> {
         let now = self.now();
         let since = now.saturating_duration_since(*self.first_asked.get_or_init(|| now));
-        Some(UNIX_EPOCH + Duration::from_secs(BEGIN) + since)
+        Some(UNIX_EPOCH + Duration::from_secs(BEGIN) + self.started + since)
     }
 
     fn random(&self, bytes: &mut [u8]) {

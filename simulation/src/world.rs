@@ -172,7 +172,8 @@ impl<'a> World<'a> {
             self.sim.host(Host::Gateway(number).to_string(), move || {
                 let (ledger, post, config) = (Arc::clone(&ledger), Arc::clone(&post), config.clone());
                 let (card, listening) = (Arc::clone(&card), medium.listen(number, &card));
-                let environment = SimEnvironment::new(seed ^ (lives.fetch_add(1, Ordering::Relaxed) << 32));
+                let environment =
+                    SimEnvironment::new(seed ^ (lives.fetch_add(1, Ordering::Relaxed) << 32), ledger.now());
                 async move {
                     tokio::task::spawn_local(Arc::clone(&card).serve());
                     let (services, clients) = listening.await?;
@@ -193,7 +194,8 @@ impl<'a> World<'a> {
             }
             let (ledger, lives, instance) = (Arc::clone(&self.ledger), Arc::clone(&lives), instance.clone());
             self.sim.host(host.to_string(), move || {
-                let environment = SimEnvironment::new(seed ^ (lives.fetch_add(1, Ordering::Relaxed) << 32));
+                let environment =
+                    SimEnvironment::new(seed ^ (lives.fetch_add(1, Ordering::Relaxed) << 32), ledger.now());
                 let program = service::program(number, &instance, environment, connectors.clone(), &ledger);
                 let (ledger, post, card) = (Arc::clone(&ledger), Arc::clone(&post), Arc::clone(&card));
                 async move {
