@@ -109,6 +109,7 @@ impl Search {
             self.discovery = None;
         }
         let wait = self.backoff.next_wait(environment.random_u64());
+        // A search that fails at once is not asked again at once.
         self.pause = Some(Box::pin(tokio::time::sleep(wait)));
         let error = Chain(error);
         match self.outage.failed(environment.now()) {

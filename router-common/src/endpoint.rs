@@ -73,9 +73,9 @@ pub struct EndpointDescriptor {
     /// Time to answer; absent: the gateway's default. Milliseconds on the wire.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "milliseconds", rename = "timeout_ms")]
     pub timeout: Option<Duration>,
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "crate::wire::is_default")]
     pub streaming_request: bool,
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "crate::wire::is_default")]
     pub streaming_response: bool,
     #[serde(
         default,
@@ -84,15 +84,15 @@ pub struct EndpointDescriptor {
     )]
     pub requiring_claims: Vec<ClaimRequirement>,
     /// The handler may run more than once for one request. GET implies nothing.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "crate::wire::is_default")]
     pub idempotent: bool,
     /// Largest request body, in bytes; absent: the gateway's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_request_bytes: Option<u64>,
     /// Fire and forget: 202 on admission, and a client that leaves does not cancel the work.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "crate::wire::is_default")]
     pub one_way: bool,
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "crate::wire::is_default")]
     pub deprecated: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<String>,
@@ -163,11 +163,6 @@ pub enum DescriptorError {
     Claims(usize),
     #[error("{values} values of the required claim `{kind}`, where {most} are allowed", most = limits::CLAIM_VALUES)]
     ClaimValues { kind: String, values: usize },
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
-fn is_false(flag: &bool) -> bool {
-    !flag
 }
 
 mod method {

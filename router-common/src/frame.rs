@@ -195,7 +195,7 @@ pub struct Hello {
     pub links: u16,
     /// Of several ways to one gateway, which one this link is on: the lower, the sooner it is used. A link is known by this
     /// and its number.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "wire::is_default")]
     pub preference: u8,
     /// Which shared secret it will prove.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -258,12 +258,6 @@ pub struct Welcome {
     pub proof: Option<Proof>,
 }
 
-// As serde asks for it.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
-const fn is_zero(value: &u8) -> bool {
-    *value == 0
-}
-
 impl Welcome {
     #[must_use]
     pub fn heartbeat(&self) -> Duration {
@@ -290,17 +284,12 @@ pub struct EndpointsResult {
     pub revision: u64,
     /// Counts the answers on a link that reorders, from 1: of those to one revision the highest is the newest. 0 where frames
     /// keep their order.
-    #[serde(default, skip_serializing_if = "is_no_generation")]
+    #[serde(default, skip_serializing_if = "wire::is_default")]
     pub generation: u64,
     pub part: u32,
     pub last: bool,
     #[serde(default, deserialize_with = "wire::list::<_, _, { limits::ENDPOINTS }>")]
     pub refused: Vec<RefusedEndpoint>,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
-const fn is_no_generation(generation: &u64) -> bool {
-    *generation == 0
 }
 
 /// One endpoint that a gateway refused.

@@ -19,6 +19,11 @@ pub struct Wire<T> {
     bytes: Bytes,
 }
 
+/// Whether a field has its default, so that it is left out.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// Why a control payload could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {

@@ -1,4 +1,6 @@
 //! A service that reaches its gateways in several ways, and gateways that come and go.
+//!
+//! Where a test sleeps, time is paused: so much of it passes at once, and what must not happen meanwhile has not.
 
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};

@@ -186,6 +186,7 @@ pub(crate) async fn keep<R: Role>(station: Arc<Station>, settings: Settings, mut
         let wait = backoff.next_wait(SystemEnvironment.random_u64());
         tokio::select! {
             () = station.leaving.cancelled() => {}
+            // Before the broker, or the next one, is dialled again.
             () = tokio::time::sleep(wait) => {}
         }
     }

@@ -68,7 +68,8 @@ impl Demux {
                 readable = shared.socket.readable() => readable,
             };
             if readable.and_then(|()| self.read()).is_err() {
-                tokio::time::sleep(PAUSE).await;
+                // A socket that fails at once would be asked without end.
+                let _ = tokio::time::timeout(PAUSE, ended.cancelled()).await;
             }
         }
     }

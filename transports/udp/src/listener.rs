@@ -49,14 +49,7 @@ impl UdpListener {
     /// # Errors
     /// [`LinkError::Io`] that names the address.
     pub fn bind(address: SocketAddr, secrets: Secrets, datagram: usize) -> Result<Self, LinkError> {
-        let mut listener = Self {
-            address,
-            local: format!("{SCHEME}{address}"),
-            secrets,
-            datagram: datagram.clamp(DATAGRAM_BYTES, DATAGRAM_BYTES_MAX),
-            counters: Arc::default(),
-            socket: State::Waiting(Box::pin(tokio::time::sleep(ASK_AGAIN))),
-        };
+        let mut listener = Self::unbound(address, secrets, datagram);
         listener.open().map_err(|error| LinkError::io(format!("listening on {SCHEME}{address}"), error))?;
         Ok(listener)
     }
@@ -67,15 +60,22 @@ impl UdpListener {
     /// As [`bind`](Self::bind), but for a port that is taken.
     pub fn bind_or_wait(address: SocketAddr, secrets: Secrets, datagram: usize) -> Result<Self, LinkError> {
         match Self::bind(address, secrets.clone(), datagram) {
-            Err(LinkError::Io { source, .. }) if source.kind() == io::ErrorKind::AddrInUse => Ok(Self {
-                address,
-                local: format!("{SCHEME}{address}"),
-                secrets,
-                datagram: datagram.clamp(DATAGRAM_BYTES, DATAGRAM_BYTES_MAX),
-                counters: Arc::default(),
-                socket: State::Waiting(Box::pin(tokio::time::sleep(ASK_AGAIN))),
-            }),
+            Err(LinkError::Io { source, .. }) if source.kind() == io::ErrorKind::AddrInUse => {
+                Ok(Self::unbound(address, secrets, datagram))
+            }
             bound => bound,
+        }
+    }
+
+    fn unbound(address: SocketAddr, secrets: Secrets, datagram: usize) -> Self {
+        Self {
+            address,
+            local: format!("{SCHEME}{address}"),
+            secrets,
+            datagram: datagram.clamp(DATAGRAM_BYTES, DATAGRAM_BYTES_MAX),
+            counters: Arc::default(),
+            // No event tells that another process has left a port.
+            socket: State::Waiting(Box::pin(tokio::time::sleep(ASK_AGAIN))),
         }
     }
 

@@ -62,6 +62,7 @@ pub(crate) async fn ask(load: Load, broker: &str) -> Result<()> {
             Err(error) if Instant::now() > until => return Err(error).context("the far end is not there"),
             // The queue is another connection's, which is all that was to be known.
             Err(error) if error.to_string().contains("LOCKED") => break,
+            // A broker does not tell when a queue comes.
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
