@@ -245,11 +245,19 @@ impl Stream {
         }
     }
 
+    /// A head whose body failed before there was anything of it is no answer: it was not read, so that who waits for it
+    /// can be told what happened, or send the request again.
     pub(super) fn read_head(&mut self) -> ReadHead {
-        if let Some(head) = self.receive.head.take() {
+        let receive = &mut self.receive;
+        if let ReceiveState::Failed(failure) = &receive.state
+            && receive.queue.is_empty()
+        {
+            return ReadHead::Failed(failure.clone());
+        }
+        if let Some(head) = receive.head.take() {
             return ReadHead::Ready(head);
         }
-        match &self.receive.state {
+        match &receive.state {
             ReceiveState::Failed(failure) => ReadHead::Failed(failure.clone()),
             ReceiveState::Ended => ReadHead::Failed(StreamFailure::Closed),
             ReceiveState::Open => ReadHead::Pending,

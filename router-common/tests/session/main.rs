@@ -294,6 +294,26 @@ fn a_body_cut_short_is_never_complete() {
 }
 
 #[test]
+fn a_head_whose_body_failed_before_it_began_is_no_answer() {
+    for looks_first in [false, true] {
+        let mut pair = Pair::established(Setup::default());
+        let call = open(&mut pair, "", true);
+        let handler = arrived(&mut pair);
+        pair.service.respond(handler, answer(200), Bytes::new(), false, false).unwrap();
+        pair.settle();
+        if looks_first {
+            assert!(matches!(pair.gateway.read_head(call), ReadHead::Ready(_)));
+        }
+        pair.gateway.close(CloseCode::Normal, String::new());
+        if looks_first {
+            assert_eq!(pair.gateway.read(call), Read::Failed(StreamFailure::Lost));
+        } else {
+            assert_eq!(pair.gateway.read_head(call), ReadHead::Failed(StreamFailure::Lost));
+        }
+    }
+}
+
+#[test]
 fn a_body_of_another_length_than_its_head_says_is_an_abort() {
     for (sent, announced) in [("four", "5"), ("four", "3")] {
         let mut pair = Pair::established(Setup::default());
@@ -305,8 +325,7 @@ fn a_body_of_another_length_than_its_head_says_is_an_abort() {
         pair.service.respond(handler, head, sent.into(), true, false).unwrap();
         pair.service.release(handler);
         pair.settle();
-        assert!(matches!(pair.gateway.read_head(call), ReadHead::Ready(_)));
-        assert_eq!(pair.gateway.read(call), Read::Failed(StreamFailure::Length), "{sent} of {announced}");
+        assert_eq!(pair.gateway.read_head(call), ReadHead::Failed(StreamFailure::Length), "{sent} of {announced}");
         assert_eq!(pair.lease.in_flight(), 0);
     }
 }

@@ -226,14 +226,18 @@ impl Drop for RequestBody {
 ///
 /// It holds back while a client of HTTP/1.1 does not take what was written: the HTTP library would buffer it, and what
 /// is buffered there counts as consumed where the service's credit is kept.
+///
+/// A failure waits for one turn more: the HTTP library ends the connection, or the stream, at once, and what it was given
+/// before, the head among it, would not be sent.
 pub(super) struct ResponseBody {
     body: Body,
     open: Option<OpenGuard>,
+    failed: Option<BodyError>,
 }
 
 impl ResponseBody {
     pub(super) const fn new(body: Body, open: Option<OpenGuard>) -> Self {
-        Self { body, open }
+        Self { body, open, failed: None }
     }
 }
 
@@ -246,20 +250,56 @@ impl http_body::Body for ResponseBody {
             // The connection's task is woken when the client takes more.
             return Poll::Pending;
         }
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let mut frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if let Some(Ok(frame)) = &mut frame
-            && let Some(trailers) = frame.trailers_mut()
-        {
-            http_semantics::strip_trailers(trailers);
+        match &mut frame {
+            Some(Ok(frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    http_semantics::strip_trailers(trailers);
+                }
+            }
+            Some(Err(_)) => {
+                self.failed = frame.take().and_then(Result::err);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            None => {}
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.failed.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use http_body_util::{BodyExt, StreamBody};
+
+    use super::*;
+
+    /// The HTTP library flushes whenever there is nothing more to write.
+    #[tokio::test]
+    async fn a_failure_waits_until_what_came_before_it_can_be_flushed() {
+        let pieces = [Ok(Frame::data(Bytes::from_static(b"half"))), Err("broken")];
+        let broken = Body::stream(StreamBody::new(futures_util::stream::iter(pieces)));
+        let mut body = ResponseBody::new(broken, None);
+        assert!(body.frame().await.is_some_and(|frame| frame.is_ok()));
+        let mut turns = 0;
+        let failed = poll_fn(|cx| {
+            turns += 1;
+            Pin::new(&mut body).poll_frame(cx)
+        });
+        assert!(failed.await.is_some_and(|frame| frame.is_err()));
+        assert_eq!(turns, 2);
     }
 }

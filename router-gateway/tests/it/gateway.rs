@@ -200,19 +200,41 @@ async fn a_failing_handler_and_a_lost_link_have_their_codes() {
 #[tokio::test]
 async fn a_response_cut_short_is_not_presented_as_complete() {
     let gateway = gateway(|_| {}).await;
-    let cut = handler(|_| async {
-        let (sender, body) = tokio::sync::mpsc::channel::<Result<http_body::Frame<bytes::Bytes>, std::io::Error>>(4);
-        tokio::spawn(async move {
-            let _ = sender.send(Ok(http_body::Frame::data("half".into()))).await;
-            let _ = sender.send(Err(std::io::Error::other("broken"))).await;
+    let go = Arc::new(Notify::new());
+    let goes = Arc::clone(&go);
+    let cut = handler(move |_| {
+        let goes = Arc::clone(&goes);
+        let half = futures_util::stream::once(async { Ok(http_body::Frame::data("half".into())) });
+        let broken = futures_util::stream::once(async move {
+            goes.notified().await;
+            Err::<http_body::Frame<bytes::Bytes>, _>("broken")
         });
-        let stream = futures_util::stream::unfold(body, |mut body| async { Some((body.recv().await?, body)) });
-        Some(Response::new(Body::stream(http_body_util::StreamBody::new(stream))))
+        let body = Body::stream(http_body_util::StreamBody::new(futures_util::StreamExt::chain(half, broken)));
+        async { Some(Response::new(body)) }
     });
     let _stub = Plan::new(&[("GET", "/cut")]).join(&gateway, cut).await;
-    let answer = get(&gateway, "/cut", "").await;
-    assert!(!answer.ends_with("0\r\n\r\n"), "{answer}");
-    assert_ne!(answer.len(), 0);
+    let mut client = TcpStream::connect(gateway.http_addr().unwrap()).await.unwrap();
+    client.write_all(b"GET /cut HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"4\r\nhalf\r\n") {
+        assert_ne!(client.read_buf(&mut answer).await.unwrap(), 0, "{}", String::from_utf8_lossy(&answer));
+    }
+    go.notify_one();
+    let mut rest = Vec::new();
+    // Closed or reset, but never ended.
+    let _ = client.read_to_end(&mut rest).await;
+    assert_eq!(rest, b"");
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_behind_its_head_is_a_status() {
+    let gateway = gateway(|_| {}).await;
+    let broken = handler(|_| async {
+        let broken = futures_util::stream::once(async { Err::<http_body::Frame<bytes::Bytes>, _>("broken") });
+        Some(Response::new(Body::stream(http_body_util::StreamBody::new(broken))))
+    });
+    let _stub = Plan::new(&[("GET", "/broken")]).join(&gateway, broken).await;
+    assert_problem(&get(&gateway, "/broken", "").await, "502", "service_failed");
 }
 
 #[tokio::test]
