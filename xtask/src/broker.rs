@@ -72,6 +72,11 @@ pub(crate) fn run() -> Result<()> {
     }
 }
 
+/// Sees to it that the server is there, where no broker is named.
+pub(crate) fn see_to_it() -> Result<()> {
+    if env::var_os(URL_VARIABLE).is_some() { Ok(()) } else { install() }
+}
+
 /// Sees to it that the server is there.
 fn install() -> Result<()> {
     if test_broker::is_installed() {

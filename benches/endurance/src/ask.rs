@@ -4,6 +4,7 @@
 //! request that was provably not sent is no outcome; everything else is.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,6 +38,21 @@ pub(crate) enum Ask {
     Once(u64),
     /// `GET /again/{ms}`, which may run again.
     Again(u64),
+    /// `GET /e/{n}`
+    Numbered(u64),
+}
+
+impl Ask {
+    /// Small and large, up and down, for a client's number and turn.
+    pub(crate) fn mixed(number: u64, turn: u64) -> Self {
+        match (number + turn) % 8 {
+            0 => Self::Bytes(200_000),
+            1 => Self::Once(5),
+            2 => Self::Echo(300_000),
+            3..5 => Self::Echo(700),
+            _ => Self::Hello,
+        }
+    }
 }
 
 /// One client.
@@ -45,12 +61,14 @@ pub(crate) struct Caller {
     to: SocketAddr,
     sender: Option<SendRequest<Full<Bytes>>>,
     connections: JoinSet<()>,
+    /// Connections that it has made.
+    made: u64,
     random: fastrand::Rng,
 }
 
 impl Caller {
     pub(crate) fn new(to: SocketAddr, seed: u64) -> Self {
-        Self { to, sender: None, connections: JoinSet::new(), random: fastrand::Rng::with_seed(seed) }
+        Self { to, sender: None, connections: JoinSet::new(), made: 0, random: fastrand::Rng::with_seed(seed) }
     }
 
     /// Asks, and counts what comes of it.
@@ -90,7 +108,10 @@ impl Caller {
         }
         if self.sender.is_none() {
             match connect(self.to, &mut self.connections).await {
-                Ok(sender) => self.sender = Some(sender),
+                Ok(sender) => {
+                    self.made += 1;
+                    self.sender = Some(sender);
+                }
                 Err(error) => return Some(Outcome::Lost(format!("cannot connect: {error}"))),
             }
         }
@@ -101,6 +122,7 @@ impl Caller {
             Ask::Bytes(count) => (Method::GET, format!("/bytes/{count}")),
             Ask::Once(milliseconds) => (Method::GET, format!("/sleep/{milliseconds}")),
             Ask::Again(milliseconds) => (Method::GET, format!("/again/{milliseconds}")),
+            Ask::Numbered(place) => (Method::GET, format!("/e/{place}")),
         };
         let request = Request::builder().method(method).uri(path).header(header::HOST, "endurance");
         let Ok(request) = request.body(Full::new(body.clone())) else {
@@ -148,6 +170,7 @@ fn judge(ask: Ask, status: StatusCode, asked: &Bytes, answer: &Bytes) -> Outcome
         Ask::Echo(_) => answer == asked,
         Ask::Bytes(count) => answer.len() == count && is_pattern(answer, 0),
         Ask::Once(_) | Ask::Again(_) => &answer[..] == b"slept",
+        Ask::Numbered(place) => answer == place.to_string().as_bytes(),
     };
     if right { Outcome::Right } else { Outcome::Wrong(format!("{} bytes that were not asked for", answer.len())) }
 }
@@ -157,12 +180,57 @@ pub(crate) fn is_pattern(octets: &[u8], from: usize) -> bool {
     octets.iter().enumerate().all(|(at, octet)| usize::from(*octet) == (from + at) % 251)
 }
 
+/// How long a client waits before it asks again.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Pace {
+    /// After each answer.
+    pub(crate) between: Duration,
+    /// After one that was not what it asked for: whoever is refused does not ask again at once.
+    pub(crate) after_failure: Duration,
+}
+
 /// Clients that ask one request after the other, until they are told to stop.
 #[derive(Debug)]
 pub(crate) struct Crowd {
-    callers: JoinSet<Tally>,
+    callers: JoinSet<(Tally, u64)>,
     stop: CancellationToken,
     began: Instant,
+    since: Arc<Mutex<Since>>,
+}
+
+/// What became of the requests that began after a moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Since {
+    moment: Instant,
+    first_right: Option<Instant>,
+    last_failed: Option<Instant>,
+}
+
+impl Since {
+    const fn new(moment: Instant) -> Self {
+        Self { moment, first_right: None, last_failed: None }
+    }
+
+    fn count(&mut self, began: Instant, outcome: &Outcome) {
+        if began < self.moment {
+            return;
+        }
+        if *outcome == Outcome::Right {
+            self.first_right.get_or_insert_with(Instant::now);
+        } else {
+            self.last_failed = self.last_failed.max(Some(began));
+        }
+    }
+
+    /// How long after the moment the first of them was answered rightly.
+    pub(crate) fn back(&self) -> Option<Duration> {
+        self.first_right.map(|at| at - self.moment)
+    }
+
+    /// How long after the moment the last of them began that failed.
+    pub(crate) fn trouble(&self) -> Option<Duration> {
+        self.last_failed.map(|at| at - self.moment)
+    }
 }
 
 /// What a crowd came to.
@@ -170,6 +238,8 @@ pub(crate) struct Crowd {
 pub(crate) struct Came {
     pub(crate) tally: Tally,
     pub(crate) seconds: f64,
+    /// Connections that all clients together have made; one each, if none was ended.
+    pub(crate) connections: u64,
 }
 
 impl Came {
@@ -181,43 +251,89 @@ impl Came {
 impl Crowd {
     /// `count` clients; each asks what `next` says for its number and turn, as fast as it is answered.
     pub(crate) fn start(to: SocketAddr, count: u64, next: impl Fn(u64, u64) -> Ask + Clone + Send + 'static) -> Self {
-        Self::paced(to, count, Duration::ZERO, next)
+        Self::paced(to, count, Pace::default(), next)
     }
 
-    /// The same, with a pause before each next request.
+    /// The same, with pauses.
     pub(crate) fn paced(
         to: SocketAddr,
         count: u64,
-        pause: Duration,
+        pace: Pace,
         next: impl Fn(u64, u64) -> Ask + Clone + Send + 'static,
     ) -> Self {
         let stop = CancellationToken::new();
+        let began = Instant::now();
+        let since = Arc::new(Mutex::new(Since::new(began)));
         let mut callers = JoinSet::new();
         for number in 0..count {
-            let (stop, next) = (stop.clone(), next.clone());
+            let (stop, next, since) = (stop.clone(), next.clone(), Arc::clone(&since));
             callers.spawn(async move {
                 let (mut caller, mut tally) = (Caller::new(to, number), Tally::default());
                 let mut turn = 0;
                 while !stop.is_cancelled() {
-                    caller.ask(next(number, turn), &mut tally).await;
+                    let began = Instant::now();
+                    let outcome = caller.ask(next(number, turn), &mut tally).await;
+                    lock(&since).count(began, &outcome);
                     turn += 1;
+                    let failed = outcome != Outcome::Right;
+                    let pause = if failed { pace.between.max(pace.after_failure) } else { pace.between };
                     if !pause.is_zero() {
                         stop.run_until_cancelled(tokio::time::sleep(pause)).await;
                     }
                 }
-                tally
+                (tally, caller.made)
             });
         }
-        Self { callers, stop, began: Instant::now() }
+        Self { callers, stop, began, since }
+    }
+
+    /// From this moment on [`since`](Crowd::since) tells of requests that begin after it.
+    pub(crate) fn mark(&self) -> Instant {
+        let moment = Instant::now();
+        *lock(&self.since) = Since::new(moment);
+        moment
+    }
+
+    /// What became of those that began after the last mark, or at all.
+    pub(crate) fn since(&self) -> Since {
+        *lock(&self.since)
     }
 
     /// Lets each end what it has begun, and adds everything up.
     pub(crate) async fn stop(mut self) -> anyhow::Result<Came> {
         self.stop.cancel();
-        let mut tally = Tally::default();
+        let (mut tally, mut connections) = (Tally::default(), 0);
         while let Some(one) = self.callers.join_next().await {
-            tally.add(&one?);
+            let (one, made) = one?;
+            tally.add(&one);
+            connections += made;
         }
-        Ok(Came { tally, seconds: self.began.elapsed().as_secs_f64() })
+        Ok(Came { tally, seconds: self.began.elapsed().as_secs_f64(), connections })
+    }
+}
+
+fn lock(since: &Mutex<Since>) -> MutexGuard<'_, Since> {
+    since.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_began_after_the_moment_is_told() {
+        let moment = Instant::now();
+        let after = |milliseconds| moment + Duration::from_millis(milliseconds);
+        let failed = Outcome::Problem("no_instance".into());
+        let mut since = Since::new(after(10));
+        since.count(moment, &Outcome::Right);
+        since.count(moment, &failed);
+        assert_eq!((since.back(), since.trouble()), (None, None));
+        for at in [12, 14, 11] {
+            since.count(after(at), &failed);
+        }
+        since.count(after(15), &Outcome::Right);
+        assert_eq!(since.trouble(), Some(Duration::from_millis(4)));
+        assert!(since.first_right.is_some());
     }
 }

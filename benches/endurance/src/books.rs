@@ -1,5 +1,6 @@
 //! Books: what the gateway's admin pages say, read by whoever checks that nothing was left over.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -63,6 +65,39 @@ impl Books {
         })
     }
 
+    /// A metric, added up over its labels, or that of one set of labels; 0 while there is none.
+    ///
+    /// # Errors
+    /// When the page cannot be read.
+    pub(crate) async fn count(&self, name: &str) -> Result<u64> {
+        Ok(sum(&self.metrics().await?, name).unwrap_or(0))
+    }
+
+    /// Instances that requests can be sent to.
+    ///
+    /// # Errors
+    /// When the page cannot be read.
+    pub(crate) async fn instances(&self) -> Result<usize> {
+        let is = |instance: &Value, what: &str| instance[what].as_bool().unwrap_or(false);
+        let all = self.list("/instances").await?;
+        Ok(all.iter().filter(|instance| is(instance, "routable") && !is(instance, "draining")).count())
+    }
+
+    /// The links that there are, each by its instance and by where it comes from, which is no other link's.
+    ///
+    /// # Errors
+    /// When the page cannot be read.
+    pub(crate) async fn links(&self) -> Result<BTreeSet<String>> {
+        let all = self.list("/connections").await?;
+        Ok(all.iter().map(|link| format!("{} {} {}", link["instance"], link["link"], link["peer"])).collect())
+    }
+
+    async fn list(&self, path: &str) -> Result<Vec<Value>> {
+        let (status, body) = self.page(path).await?;
+        ensure!(status == StatusCode::OK, "{path} answers {status}");
+        Ok(serde_json::from_slice(&body)?)
+    }
+
     async fn metrics(&self) -> Result<String> {
         let (status, body) = self.page("/metrics").await?;
         ensure!(status == StatusCode::OK, "/metrics answers {status}");
@@ -111,6 +146,7 @@ mod tests {
         let text = "# HELP stella_lease_used x\nstella_lease_used{instance=\"a b\"} 3\nstella_lease_used{instance=\"c\"} 4\n\
                     stella_lease_used_other 9\nstella_links 2\n";
         assert_eq!(sum(text, "stella_lease_used"), Some(7));
+        assert_eq!(sum(text, "stella_lease_used{instance=\"c\"}"), Some(4));
         assert_eq!(sum(text, "stella_links"), Some(2));
         assert_eq!(sum(text, "stella_none"), None);
     }

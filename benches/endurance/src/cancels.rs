@@ -19,6 +19,7 @@ use crate::ask::{Ask, Came, Crowd};
 use crate::books::{Books, Open};
 use crate::say;
 use crate::stand::{Programs, ServiceOptions, Stand, eventually};
+use crate::ways::Ways;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -50,7 +51,7 @@ const OF_A_CONNECTION: u64 = 200;
 const LONGEST: Duration = Duration::from_millis(30);
 
 pub(crate) async fn run(programs: &Programs, options: &Options) -> Result<()> {
-    let stand = Stand::new(programs, "")?;
+    let stand = Stand::new(programs, &Ways::tcp()?, "")?;
     let gateway = stand.gateway().await?;
     let service = stand.service(ServiceOptions { lease: options.lease, ..ServiceOptions::default() }).await?;
     let books = stand.books();

@@ -1,5 +1,5 @@
 //! Trials of whole processes: what a gateway and its services do under slow readers, storms of cancellations, restarts,
-//! kills and hours of mixed load.
+//! kills, exchanged certificates, brokers that fail, and hours of mixed load.
 //!
 //! Each trial starts the programs that it is given, drives them from outside with real HTTP over loopback, looks at
 //! what the admin pages and the system tell, prints its figures, and fails when something was lost, mixed up or not
@@ -7,12 +7,15 @@
 
 mod ask;
 mod books;
+mod broker;
 mod cancels;
+mod certificates;
 mod replace;
 mod slow_readers;
 mod soak;
 mod stand;
 mod tally;
+mod ways;
 
 use std::process::ExitCode;
 
@@ -40,6 +43,10 @@ enum Trial {
     Cancels(cancels::Options),
     /// Services restarted one after the other, the gateway replaced, an instance killed, all under load.
     Replace(replace::Options),
+    /// The certificates of the CA, of the gateway and of the services exchanged under load: nobody may notice.
+    Certificates(certificates::Options),
+    /// Services over RabbitMQ, and the broker restarted, or a node of a cluster or a gateway killed, under load.
+    Broker(broker::Options),
     /// Mixed load with faults for as long as one likes: memory must stay flat.
     Soak(soak::Options),
 }
@@ -63,6 +70,8 @@ fn run(options: &Options) -> Result<()> {
             Trial::SlowReaders(options) => slow_readers::run(programs, options).await,
             Trial::Cancels(options) => cancels::run(programs, options).await,
             Trial::Replace(options) => replace::run(programs, options).await,
+            Trial::Certificates(options) => certificates::run(programs, options).await,
+            Trial::Broker(options) => broker::run(programs, options).await,
             Trial::Soak(options) => soak::run(programs, options).await,
         }
     })

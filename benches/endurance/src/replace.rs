@@ -1,5 +1,6 @@
 //! Replacement under load: services restarted one after the other, the gateway replaced by another process on the same
-//! sockets, an instance killed. Whatever ends in good order may cost no request; a kill costs what was in flight there.
+//! sockets, an instance killed; over each transport. Whatever ends in good order may cost no request; a kill costs what was
+//! in flight there.
 
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::ask::{Ask, Caller, Came, Crowd};
 use crate::say;
 use crate::stand::{Process, Programs, ServiceOptions, Stand};
 use crate::tally::{Outcome, Tally};
+use crate::ways::{CERTIFICATES, Over};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -29,6 +31,10 @@ pub(crate) struct Options {
     /// Clients that ask as fast as they are answered.
     #[arg(long, value_name = "N", default_value = "64")]
     clients: u64,
+    /// What services and gateway reach one another over. Over UDP only services are restarted: its port cannot be given
+    /// to another process, and who was killed is known by its silence alone.
+    #[arg(long, value_name = "TRANSPORT", default_value = "tcp")]
+    over: Over,
 }
 
 const UPGRADE: &str = "upgrade: { socket: \"{folder}/upgrade.sock\" }\n";
@@ -40,7 +46,7 @@ const GONE: Duration = Duration::from_secs(1);
 const WORK: u64 = 50;
 
 pub(crate) async fn run(programs: &Programs, options: &Options) -> Result<()> {
-    let stand = Stand::new(programs, UPGRADE)?;
+    let stand = Stand::new(programs, &options.over.ways().await?, UPGRADE)?;
     let outcome = trial(&stand, options).await;
     if outcome.is_err() {
         say(format_args!("logs are in {}", stand.keep().display()));
@@ -49,13 +55,17 @@ pub(crate) async fn run(programs: &Programs, options: &Options) -> Result<()> {
 }
 
 async fn trial(stand: &Stand, options: &Options) -> Result<()> {
+    if options.over == Over::Tls {
+        stand.make_certificates(CERTIFICATES).await?;
+    }
+    let ask = options.over.ask();
     let mut gateway = stand.gateway().await?;
     let mut services = Vec::new();
     for _ in 0..options.instances {
         services.push(stand.service(ServiceOptions::default()).await?);
     }
 
-    let crowd = Crowd::start(stand.http, options.clients, mixed);
+    let crowd = Crowd::start(stand.http, options.clients, ask);
     sleep(AROUND).await;
     for round in 1..=options.rounds {
         for number in 0..services.len() {
@@ -67,8 +77,12 @@ async fn trial(stand: &Stand, options: &Options) -> Result<()> {
     sleep(AROUND).await;
     let rolling = crowd.stop().await?;
     println!("rolling restarts      {} x {} services: {}", options.rounds, options.instances, told(&rolling));
+    ensure!(rolling.tally.failed() == 0, "{} requests failed: {}", rolling.tally.failed(), rolling.tally);
+    if options.over == Over::Udp {
+        return ended(services, gateway).await;
+    }
 
-    let crowd = Crowd::start(stand.http, options.clients, mixed);
+    let crowd = Crowd::start(stand.http, options.clients, ask);
     let mut took = Vec::new();
     for upgrade in 1..=options.upgrades {
         sleep(AROUND).await;
@@ -93,12 +107,14 @@ async fn trial(stand: &Stand, options: &Options) -> Result<()> {
     println!("  that may run again  {}", killed.again);
     println!("  begun {GONE:?} after   {} failed", killed.late);
 
-    for came in [&rolling, &upgraded] {
-        ensure!(came.tally.failed() == 0, "{} requests failed: {}", came.tally.failed(), came.tally);
-    }
+    ensure!(upgraded.tally.failed() == 0, "{} requests failed: {}", upgraded.tally.failed(), upgraded.tally);
     ensure!(killed.tally.failed() == killed.tally.named("connection_lost"), "a kill shows as something else");
     ensure!(killed.again.failed() == 0, "requests that may run again were not sent again");
     ensure!(killed.late == 0, "requests were sent to an instance that is gone");
+    ended(services, gateway).await
+}
+
+async fn ended(services: Vec<Process>, gateway: Process) -> Result<()> {
     for service in services {
         service.stop().await?;
     }
@@ -107,16 +123,6 @@ async fn trial(stand: &Stand, options: &Options) -> Result<()> {
 
 fn told(came: &Came) -> String {
     format!("{:.0}/s, {}", came.per_second(), came.tally)
-}
-
-fn mixed(number: u64, turn: u64) -> Ask {
-    match (number + turn) % 8 {
-        0 => Ask::Bytes(200_000),
-        1 => Ask::Once(5),
-        2 => Ask::Echo(300_000),
-        3..5 => Ask::Echo(700),
-        _ => Ask::Hello,
-    }
 }
 
 /// What kills have cost.

@@ -18,6 +18,7 @@ use crate::ask::{Ask, Came, Crowd, is_pattern};
 use crate::books::Open;
 use crate::say;
 use crate::stand::{Process, Programs, ServiceOptions, Stand, eventually};
+use crate::ways::Ways;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -52,7 +53,7 @@ const ALLOWED: f64 = 2.0;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) async fn run(programs: &Programs, options: &Options) -> Result<()> {
-    let stand = Stand::new(programs, "")?;
+    let stand = Stand::new(programs, &Ways::tcp()?, "")?;
     let gateway = stand.gateway().await?;
     let service = stand.service(ServiceOptions { lease: options.lease, ..ServiceOptions::default() }).await?;
 

@@ -11,11 +11,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::ask::{Ask, Crowd};
+use crate::ask::{Ask, Crowd, Pace};
 use crate::books::Open;
 use crate::say;
 use crate::slow_readers::read_slowly;
 use crate::stand::{Process, Programs, ServiceOptions, Stand, eventually};
+use crate::ways::Ways;
 use crate::{ask, cancels};
 
 #[derive(Debug, clap::Args)]
@@ -58,7 +59,7 @@ const STANDSTILL: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) async fn run(programs: &Programs, options: &Options) -> Result<()> {
-    let stand = Stand::new(programs, "")?;
+    let stand = Stand::new(programs, &Ways::tcp()?, "")?;
     let outcome = trial(&stand, options).await;
     if outcome.is_err() {
         say(format_args!("logs are in {}", stand.keep().display()));
@@ -74,7 +75,8 @@ async fn trial(stand: &Stand, options: &Options) -> Result<()> {
     }
     let length = Duration::from_secs_f64(options.minutes * 60.0);
     let stop = CancellationToken::new();
-    let crowd = Crowd::paced(stand.http, options.clients, Duration::from_millis(options.pause), mixed);
+    let pace = Pace { between: Duration::from_millis(options.pause), after_failure: Duration::ZERO };
+    let crowd = Crowd::paced(stand.http, options.clients, pace, mixed);
     let mut others = JoinSet::new();
     for _ in 0..options.slow {
         let (to, stop) = (stand.http, stop.clone());

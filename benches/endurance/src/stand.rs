@@ -4,7 +4,7 @@
 //! drops it. What they print goes to files of a folder that is kept when a trial fails.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::books::Books;
+use crate::ways::{SERVICE, Ways, free_addresses};
 
 /// Longest wait for a process to serve.
 const START: Duration = Duration::from_secs(30);
@@ -40,7 +41,7 @@ pub(crate) struct Stand {
     folder: tempfile::TempDir,
     pub(crate) http: SocketAddr,
     pub(crate) admin: SocketAddr,
-    tcp: SocketAddr,
+    dial: Vec<String>,
     started: std::cell::Cell<usize>,
 }
 
@@ -62,21 +63,37 @@ pub(crate) struct Process {
 }
 
 impl Stand {
-    /// Free addresses and a `router.yaml` that names them; `extra` is appended to it, with the stand's own folder for
-    /// `{folder}`.
+    /// Free addresses and a `router.yaml` that names them; `extra` is appended to it. `{folder}` in it is the stand's own
+    /// folder.
     ///
     /// # Errors
     /// When there is no free port, or the folder cannot be written.
-    pub(crate) fn new(programs: &Programs, extra: &str) -> Result<Self> {
+    pub(crate) fn new(programs: &Programs, ways: &Ways, extra: &str) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("stella-endurance-").tempdir()?;
-        let [http, admin, tcp] = free_addresses()?;
-        let extra = extra.replace("{folder}", &folder.path().to_string_lossy());
-        let yaml = format!(
-            "http: {{ listen: \"{http}\" }}\nadmin: {{ listen: \"{admin}\" }}\n\
-             transports: {{ tcp: {{ listen: \"{tcp}\" }} }}\n{extra}"
-        );
+        let [http, admin] = free_addresses()?;
+        let transports = ways.yaml();
+        let yaml = format!("http: {{ listen: \"{http}\" }}\nadmin: {{ listen: \"{admin}\" }}\n{transports}{extra}");
+        let yaml = yaml.replace("{folder}", &folder.path().to_string_lossy());
         std::fs::write(folder.path().join("router.yaml"), yaml)?;
-        Ok(Self { programs: programs.clone(), folder, http, admin, tcp, started: std::cell::Cell::new(0) })
+        let (programs, dial) = (programs.clone(), ways.dial().to_vec());
+        Ok(Self { programs, folder, http, admin, dial, started: std::cell::Cell::new(0) })
+    }
+
+    /// The folder that its processes run in.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Has the gateway's program make a CA and certificates that it has signed, in a folder of this name.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub(crate) async fn make_certificates(&self, name: &str) -> Result<()> {
+        let arguments = ["certs", "dev", "--out", name, "--service", SERVICE];
+        let mut making = self.spawn("certs", &self.programs.gateway_program, &arguments)?;
+        let status = making.ended().await?;
+        ensure!(status.success(), "no certificates were made:\n{}", making.last_words());
+        Ok(())
     }
 
     pub(crate) fn books(&self) -> Books {
@@ -132,13 +149,20 @@ impl Stand {
     /// # Errors
     /// When it does not get there.
     pub(crate) async fn service(&self, options: ServiceOptions) -> Result<Process> {
-        let mut arguments = vec!["--gateway".to_owned(), format!("tcp://{}", self.tcp)];
+        let mut arguments = self.dial.clone();
         arguments.extend(["--instances".to_owned(), options.instances.max(1).to_string()]);
         if options.lease > 0 {
             arguments.extend(["--lease".to_owned(), options.lease.to_string()]);
         }
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let mut service = self.spawn("service", &self.programs.service_program, &arguments)?;
+        self.service_by(&arguments).await
+    }
+
+    /// The same with all its arguments.
+    ///
+    /// # Errors
+    /// When it does not get there.
+    pub(crate) async fn service_by(&self, arguments: &[String]) -> Result<Process> {
+        let mut service = self.begin_service(arguments)?;
         let Some(mut said) = service.said.take() else { bail!("the service's output is missing") };
         let ready = async {
             while let Some(line) = said.next_line().await? {
@@ -154,6 +178,15 @@ impl Stand {
         }
         service.said = Some(said);
         Ok(service)
+    }
+
+    /// Starts one and does not wait for it.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub(crate) fn begin_service(&self, arguments: &[String]) -> Result<Process> {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        self.spawn("service", &self.programs.service_program, &arguments)
     }
 
     fn spawn(&self, name: &str, program: &Path, arguments: &[&str]) -> Result<Process> {
@@ -179,7 +212,7 @@ impl Process {
         self.child.id().unwrap_or(0)
     }
 
-    /// Sends it a signal: `TERM`, `KILL`, `STOP`, `CONT`.
+    /// Sends it a signal: `TERM`, `KILL`, `HUP`, `STOP`, `CONT`.
     ///
     /// # Errors
     /// When it is gone.
@@ -238,18 +271,6 @@ impl Process {
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(15)..].join("\n")
     }
-}
-
-/// Loopback addresses with free ports, all different.
-fn free_addresses<const N: usize>() -> Result<[SocketAddr; N]> {
-    let mut addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); N];
-    let mut held = Vec::with_capacity(N);
-    for address in &mut addresses {
-        let listener = TcpListener::bind(*address).context("no free port on 127.0.0.1")?;
-        *address = listener.local_addr()?;
-        held.push(listener);
-    }
-    Ok(addresses)
 }
 
 /// Waits until something is so, and says how long that took; `None` when it is not within the patience.
