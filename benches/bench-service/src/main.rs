@@ -30,7 +30,8 @@ struct Options {
     #[arg(long = "gateway", value_name = "URL", required = true)]
     gateways: Vec<String>,
 
-    /// The secret shared with the gateways, or where it is kept: env:NAME.
+    /// The secret shared with the gateways, or where it is kept: env:NAME. Gateways at tls:// are shown the certificate or
+    /// the token instead, if there is one.
     #[arg(long, value_name = "S")]
     secret: Option<String>,
 
@@ -51,7 +52,7 @@ struct Options {
     server_name: Option<String>,
 
     /// The bearer token to show to gateways at tls://, or where it is kept: env:NAME.
-    #[arg(long, value_name = "T", conflicts_with = "secret")]
+    #[arg(long, value_name = "T")]
     token: Option<String>,
 
     /// The largest datagram to send to gateways at udp://, in bytes. Default: 1200.
@@ -196,11 +197,14 @@ fn service(options: &Options, number: usize, secret: Option<&[u8]>, token: Optio
         if let Some(links) = options.links {
             service = service.links(links.get());
         }
-        if let Some(secret) = secret {
+        let is_tls = url.starts_with("tls://");
+        // Who is known by something else proves nothing, and asks for no proof.
+        let is_known = is_tls && (options.certificate.is_some() || token.is_some());
+        if let Some(secret) = secret.filter(|_| !is_known) {
             service = service.shared_secret(secret);
         }
         // What is said of TLS is for those gateways that are reached by it.
-        if url.starts_with("tls://") || url.starts_with("amqps://") {
+        if is_tls || url.starts_with("amqps://") {
             service = secured(service, options);
         }
         if let Some(bytes) = options.datagram
@@ -208,9 +212,7 @@ fn service(options: &Options, number: usize, secret: Option<&[u8]>, token: Optio
         {
             service = service.datagram(bytes);
         }
-        if let Some(token) = token
-            && url.starts_with("tls://")
-        {
+        if let Some(token) = token.filter(|_| is_tls) {
             service = service.token(token);
         }
     }

@@ -98,7 +98,7 @@ impl Session {
             }
             (Handshake::Hello { secret, .. }, Frame::Welcome(wire)) => {
                 if secret.is_some() {
-                    let text = "the gateway did not prove that it holds the shared secret";
+                    let text = "the gateway did not prove that it holds the shared secret: it has another one, or none";
                     return Err(refuse(CloseCode::Unauthenticated, text));
                 }
                 self.on_welcome(wire.into_value(), now)

@@ -154,7 +154,7 @@ fn a_service_with_a_secret_does_not_talk_to_a_gateway_that_proves_nothing() {
     pair.poll(End::Gateway);
     let error = pair.deliver(End::Service).unwrap().unwrap_err();
     assert_eq!(error.code, CloseCode::Unauthenticated);
-    assert_eq!(error.text, "the gateway did not prove that it holds the shared secret");
+    assert_eq!(error.text, "the gateway did not prove that it holds the shared secret: it has another one, or none");
 }
 
 #[test]
