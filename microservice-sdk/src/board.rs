@@ -42,6 +42,14 @@ impl GatewayId {
     }
 }
 
+/// What a request needs of the link that it is to go over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Needs {
+    Nothing,
+    /// It did not fit into one message, and so needs a link that carries more.
+    Streaming,
+}
+
 /// The state of a service towards all its gateways.
 #[derive(Debug)]
 pub(crate) struct Board {
@@ -139,23 +147,23 @@ impl Board {
         }
     }
 
-    /// A link over which a request can be sent now: of the gateways' preferred ones the least busy.
-    pub(crate) fn any_link(&self) -> Option<Handle> {
+    /// A link over which such a request can be sent now: of the gateways' preferred ones the least busy.
+    pub(crate) fn any_link(&self, needs: Needs) -> Option<Handle> {
         let gateways = self.gateways.borrow();
         let preferred = gateways.ways.iter().filter(|(place, way)| {
             let of_gateway =
                 |(_, sooner): &(&Place, &Standing)| sooner.gateway.is_some() && sooner.gateway == way.gateway;
             // Another one of the same entry is another gateway.
             let mut sooner = gateways.ways.range(..Place::dialled(place.entry)).filter(of_gateway);
-            !sooner.any(|(_, sooner)| sooner.usable().next().is_some())
+            !sooner.any(|(_, sooner)| sooner.usable(needs).next().is_some())
         });
-        preferred.flat_map(|(_, way)| way.usable()).min_by_key(|link| link.streams().0).cloned()
+        preferred.flat_map(|(_, way)| way.usable(needs)).min_by_key(|link| link.streams().0).cloned()
     }
 
-    /// Whether there are links, and all of them are to be replaced.
-    pub(crate) fn is_between_links(&self) -> bool {
+    /// Whether there are links for such a request, and all of them are to be replaced.
+    pub(crate) fn is_between_links(&self, needs: Needs) -> bool {
         let gateways = self.gateways.borrow();
-        let mut links = gateways.links().filter(|link| link.is_open()).peekable();
+        let mut links = gateways.links().filter(|link| link.is_open() && needs.are_met_by(link)).peekable();
         links.peek().is_some() && links.all(Handle::is_draining)
     }
 
@@ -209,8 +217,14 @@ impl Standing {
         self.registered && !self.routable.is_empty()
     }
 
-    /// Links over which a request can be sent now.
-    fn usable(&self) -> impl Iterator<Item = &Handle> {
-        self.routable.iter().filter(|link| link.is_open() && !link.is_draining())
+    /// Links over which such a request can be sent now.
+    fn usable(&self, needs: Needs) -> impl Iterator<Item = &Handle> {
+        self.routable.iter().filter(move |link| link.is_open() && !link.is_draining() && needs.are_met_by(link))
+    }
+}
+
+impl Needs {
+    fn are_met_by(self, link: &Handle) -> bool {
+        self == Self::Nothing || link.is_streaming()
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use router_common::frame::Reason;
 use router_link::{Call, CallError, Environment, Handle};
 
-use crate::board::Board;
+use crate::board::{Board, Needs};
 use crate::message::{Request, Response};
 use crate::trace::TraceContext;
 
@@ -22,6 +22,8 @@ pub struct Client {
     environment: Arc<dyn Environment>,
     deadline: Option<Instant>,
     trace: TraceContext,
+    /// What is called may be done twice.
+    is_idempotent: bool,
 }
 
 /// Why a call has no response. What the called service answers, an error included, is a response.
@@ -51,18 +53,19 @@ pub enum ClientError {
     Response,
 }
 
-/// A request that no gateway took is sent again at most this often (SPEC 5).
+/// A request that no gateway took is sent at most this often (SPEC 5).
 const TRIES: usize = 3;
 
 impl Client {
     pub(crate) fn new(board: Arc<Board>, environment: Arc<dyn Environment>) -> Self {
-        Self { board, environment, deadline: None, trace: TraceContext::default() }
+        Self { board, environment, deadline: None, trace: TraceContext::default(), is_idempotent: false }
     }
 
     /// The same within a request: its calls end with it, and carry its trace context.
     pub(crate) fn within(&self, deadline: Option<Instant>, trace: TraceContext) -> Self {
         let deadline = [self.deadline, deadline].into_iter().flatten().min();
-        Self { board: Arc::clone(&self.board), environment: Arc::clone(&self.environment), deadline, trace }
+        let (board, environment) = (Arc::clone(&self.board), Arc::clone(&self.environment));
+        Self { board, environment, deadline, trace, is_idempotent: self.is_idempotent }
     }
 
     /// A client whose calls end this much later than now, if not before.
@@ -73,7 +76,18 @@ impl Client {
         self
     }
 
+    /// A client for calls that may be done twice. Such a call is sent once more, over a link that carries bodies of any
+    /// length, when its response did not fit the link that it would have come by (UDP); any other fails then, because a
+    /// handler has seen it. Not so unless said.
+    #[must_use]
+    pub const fn idempotent(mut self) -> Self {
+        self.is_idempotent = true;
+        self
+    }
+
     /// Sends a request and waits for the head of its response; the body streams.
+    ///
+    /// A request that does not fit the preferred link goes over another one that carries it, if there is any (SPEC 7).
     ///
     /// Dropping the future, or the response's body before its end, cancels the call.
     ///
@@ -87,14 +101,14 @@ impl Client {
     }
 
     /// A link to call over. Where all that there are end, others are being dialled.
-    async fn link(&self) -> Result<Handle, ClientError> {
+    async fn link(&self, needs: Needs) -> Result<Handle, ClientError> {
         let mut changes = self.board.changes();
         let waiting = async {
             loop {
                 changes.borrow_and_update();
-                match self.board.any_link() {
+                match self.board.any_link(needs) {
                     Some(link) => return Ok(link),
-                    None if self.board.is_between_links() => {}
+                    None if self.board.is_between_links(needs) => {}
                     None => return Err(ClientError::NotConnected),
                 }
                 if changes.changed().await.is_err() {
@@ -102,22 +116,38 @@ impl Client {
                 }
             }
         };
-        match self.board.any_link() {
+        match self.board.any_link(needs) {
             Some(link) => Ok(link),
             None => tokio::time::timeout(BETWEEN_LINKS, waiting).await.unwrap_or(Err(ClientError::NotConnected)),
         }
     }
 
     async fn send(&self, mut request: Request) -> Result<Response, ClientError> {
-        for _ in 0..TRIES {
-            let link = self.link().await?;
+        // Why a link did not carry it, for the caller if no other one does.
+        let (mut unfit, mut unseen) = (None, 0);
+        while unseen < TRIES {
+            let needs = if unfit.is_some() { Needs::Streaming } else { Needs::Nothing };
+            let link = match self.link(needs).await {
+                Ok(link) => link,
+                Err(error) => return Err(unfit.unwrap_or(error)),
+            };
             match link.call(&mut request, Call { deadline: self.deadline, ..Call::default() }).await {
                 Ok(response) => return Ok(response),
-                Err(CallError::Unseen { whole: true }) => {}
+                Err(CallError::Unseen { whole: true }) => unseen += 1,
+                Err(error) if unfit.is_none() && self.may_fit_another(&error) => unfit = Some(error.into()),
                 Err(error) => return Err(error.into()),
             }
         }
         Err(ClientError::NotTaken)
+    }
+
+    /// Whether a link that streams may carry what this one did not. A request that fitted has been seen.
+    const fn may_fit_another(&self, error: &CallError) -> bool {
+        match error {
+            CallError::TooLarge | CallError::Streams => true,
+            CallError::ResponseTooLarge => self.is_idempotent,
+            _ => false,
+        }
     }
 }
 

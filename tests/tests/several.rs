@@ -5,15 +5,20 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
+use futures_util::stream;
 use http::{Method, StatusCode};
-use integration_tests::carriers::TCP;
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use integration_tests::carriers::{TCP, UDP};
 use integration_tests::client::Client;
 use integration_tests::forwarder::Forwarder;
 use integration_tests::services::{Witness, one, orders};
 use integration_tests::stage::Stage;
 use integration_tests::{eventually, within};
-use microservice_sdk::{Microservice, Route, Running};
-use router_link::{BoxFuture, BoxLink, Connector, Discovered, Discovery, LinkError};
+use microservice_sdk::{Body, ClientError, Microservice, Path, Response, Route, Running};
+use router_common::frame::Reason;
+use router_link::{BodyError, BoxFuture, BoxLink, Connector, Discovered, Discovery, LinkError};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
@@ -207,7 +212,7 @@ async fn an_instance_calls_others_over_the_way_that_is_left() {
     let caller = one("caller", "1.0.0", "/calls", "calls").gateway(road.url()).links(1).gateway(stage.url()).links(1);
     let running = start(caller).await;
     let call = async || {
-        let request = http::Request::get("/orders/7").body(microservice_sdk::Body::empty()).unwrap();
+        let request = http::Request::get("/orders/7").body(Body::empty()).unwrap();
         running.client().call(request).await.map(|response| response.status())
     };
     assert_eq!(call().await, Ok(StatusCode::OK));
@@ -217,6 +222,71 @@ async fn an_instance_calls_others_over_the_way_that_is_left() {
         assert_eq!(call().await, Ok(StatusCode::OK));
     }
     running.shutdown().await.unwrap();
+}
+
+/// One that is called: it makes bytes, and counts how often.
+fn maker(made: &Arc<AtomicUsize>) -> Microservice<()> {
+    let made = Arc::clone(made);
+    Microservice::new("maker", "1.0.0")
+        .raw(Method::GET, "/bytes/{count}", move |Path(count): Path<usize>| {
+            made.fetch_add(1, Ordering::Relaxed);
+            async move { vec![b'x'; count] }
+        })
+        .raw(Method::POST, "/length", |body: Bytes| async move { body.len().to_string() })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_fits_no_datagram_is_called_over_a_way_that_streams() {
+    let (stage, made) = (Stage::new(UDP).await, Arc::default());
+    let callee = start(maker(&made).connector(Arc::new(stage.gateway.in_memory()))).await;
+    let caller =
+        stage.connect(one("caller", "1.0.0", "/calls", "calls")).connector(Arc::new(stage.gateway.in_memory()));
+    let running = start(caller).await;
+    let (client, made) = (running.client(), || made.load(Ordering::Relaxed));
+    let post = |body: Body| http::Request::post("/length").body(body).unwrap();
+    let get = |count: usize| http::Request::get(format!("/bytes/{count}")).body(Body::empty()).unwrap();
+
+    assert_eq!(read(client.call(post(vec![b'x'; 100].into())).await).await, Ok("100".into()));
+    assert_eq!(read(client.call(post(vec![b'x'; 5000].into())).await).await, Ok("5000".into()));
+    // A body of unknown length is found to be too large only on its way, and one with trailers at its end.
+    let pieces = || (0..50).map(|_| Ok::<_, BodyError>(Frame::data(Bytes::from_static(&[b'x'; 100]))));
+    let unknown = Body::stream(StreamBody::new(stream::iter(pieces())));
+    assert_eq!(read(client.call(post(unknown)).await).await, Ok("5000".into()));
+    let trailers = http::HeaderMap::from_iter([(http::HeaderName::from_static("x-sum"), "1".parse().unwrap())]);
+    let ending = Body::stream(StreamBody::new(stream::iter(pieces().take(2).chain([Ok(Frame::trailers(trailers))]))));
+    assert_eq!(read(client.call(post(ending)).await).await, Ok("200".into()));
+
+    // The handler has run when its answer does not fit: it runs again only for who says that it may.
+    assert_eq!(read(client.call(get(100)).await).await.map(|bytes| bytes.len()), Ok(100));
+    let too_large = read(client.call(get(5000)).await).await.unwrap_err();
+    assert!(matches!(too_large, ClientError::Cancelled { reason: Reason::PayloadLimit, .. }), "{too_large}");
+    assert_eq!(made(), 2);
+    assert_eq!(read(client.clone().idempotent().call(get(5000)).await).await.map(|bytes| bytes.len()), Ok(5000));
+    assert_eq!(made(), 4);
+    running.shutdown().await.unwrap();
+    callee.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_fits_no_datagram_fails_where_there_is_no_other_way() {
+    let (stage, made) = (Stage::new(UDP).await, Arc::default());
+    let callee = start(maker(&made).connector(Arc::new(stage.gateway.in_memory()))).await;
+    let running = start(stage.connect(one("caller", "1.0.0", "/calls", "calls"))).await;
+    let client = running.client().idempotent();
+    let large = http::Request::post("/length").body(vec![b'x'; 5000].into()).unwrap();
+    let error = read(client.call(large).await).await.unwrap_err();
+    assert!(matches!(&error, ClientError::Request(text) if text.contains("does not fit")), "{error}");
+    let large = http::Request::get("/bytes/5000").body(Body::empty()).unwrap();
+    let error = read(client.call(large).await).await.unwrap_err();
+    assert!(matches!(error, ClientError::Cancelled { reason: Reason::PayloadLimit, .. }), "{error}");
+    assert_eq!(made.load(Ordering::Relaxed), 1);
+    running.shutdown().await.unwrap();
+    callee.shutdown().await.unwrap();
+}
+
+/// All of the answer's body.
+async fn read(answer: Result<Response, ClientError>) -> Result<Bytes, ClientError> {
+    Ok(answer?.into_body().collect().await.unwrap().to_bytes())
 }
 
 /// Where gateways are found as the test says.
