@@ -173,15 +173,20 @@ async fn supervise(plan: Plan, board: Arc<Board>, stop: CancellationToken) -> Re
     let _guards = (stop.clone().drop_guard(), cut.clone().drop_guard());
     let server = Server { table, handlers: TaskTracker::new(), cut: cut.clone() };
     let mut changes = board.changes();
-    let shares = Shares::new(lease, gateways.len());
     let mut finder = Finder::new(Arc::clone(&identity.environment));
-    let mut fleet = Fleet::new(identity, server.clone(), (board, shares), stop.clone());
+    let (entries, mut dialled) = (gateways.len(), Vec::new());
     for (entry, gateway) in (0..).zip(gateways) {
         let gateway = Arc::new(gateway);
         match gateway.connector.discover() {
             Some(discovery) => finder.search(entry, gateway, discovery),
-            None => fleet.dial(entry, &gateway),
+            None => dialled.push((entry, gateway)),
         }
+    }
+    let shares = Shares::new(lease, entries, dialled.iter().map(|(entry, _)| *entry));
+    let common = (Arc::clone(&board), Arc::clone(&shares));
+    let mut fleet = Fleet::new(identity, server.clone(), common, stop.clone());
+    for (entry, gateway) in dialled {
+        fleet.dial(entry, &gateway);
     }
     let mut result = Ok(());
     let working = async {
@@ -197,6 +202,10 @@ async fn supervise(plan: Plan, board: Arc<Board>, stop: CancellationToken) -> Re
                 () = stop.cancelled(), if searches => continue,
                 found = finder.next(), if searches => {
                     fleet.changed(found);
+                    continue;
+                }
+                () = shares.freed() => {
+                    board.announce_leases(&shares.settle());
                     continue;
                 }
                 // The board is the links', so there is always somebody who writes on it.

@@ -147,6 +147,11 @@ impl GatewayState {
         self.place.is_dialled() && !self.board.look(self.place, |standing| standing.welcomed)
     }
 
+    /// It was dialled, and nobody has let this process in: the others may have its share of the lease meanwhile.
+    pub(crate) fn dialled_in_vain(&self) {
+        self.board.announce_leases(&self.shares.dialled_in_vain(self.place));
+    }
+
     fn is_ready(&self) -> bool {
         self.board.look(self.place, Standing::is_ready)
     }
@@ -229,6 +234,9 @@ impl LinkState {
             ConnectionEvent::Drained => self.drained.cancel(),
             ConnectionEvent::Closed(_) => {
                 board.change(*place, |standing| standing.routable.retain(|link| !link.is_same(handle)));
+                if self.outcome().welcomed {
+                    board.announce_leases(&self.gateway.shares.lost(*place));
+                }
             }
             _ => {}
         }

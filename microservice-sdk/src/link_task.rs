@@ -72,7 +72,7 @@ impl LinkTask {
                 Ended::Stopped => return Ok(Kept::Alone),
                 Ended::Replaced => return Ok(Kept::Replaced),
                 Ended::Lost { welcomed: true } => backoff.reset(),
-                Ended::Lost { welcomed: false } => {}
+                Ended::Lost { welcomed: false } => self.state.dialled_in_vain(),
             }
             if self.number >= self.state.links() || !self.has_waited(&mut backoff, &mut seen).await {
                 return Ok(Kept::Alone);

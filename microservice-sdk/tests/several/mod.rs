@@ -2,6 +2,7 @@
 //!
 //! Where a test sleeps, time is paused: so much of it passes at once, and what must not happen meanwhile has not.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use microservice_sdk::http::{Method, Request};
 use microservice_sdk::{Body, Microservice, OnRefused, Running, StartError};
 use router_common::frame::CloseCode;
 use router_link::{BoxFuture, BoxLink, Connector, Discovered, Discovery, LinkError};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tracing::Level;
 
 use crate::fake_gateway::{FakeGateway, text};
@@ -66,6 +67,13 @@ fn service() -> Microservice {
     Microservice::new("wide", "1.0.0").raw(Method::GET, "/x", || async { "here" })
 }
 
+/// Time is paused: it passes only while nobody has anything to do.
+async fn eventually(is_so: impl Fn() -> bool) {
+    while !is_so() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 async fn call(running: &Running) {
     let request = Request::get("/other").body(Body::empty()).unwrap();
     running.client().call(request).await.unwrap();
@@ -91,6 +99,76 @@ async fn two_ways_to_one_gateway_have_one_lease_there_and_one_elsewhere() {
     let mut leases: Vec<_> = one.hellos().iter().map(|hello| hello.lease).collect();
     leases.sort_unstable();
     assert_eq!(leases, [3, 4, 7]);
+    running.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_share_of_a_gateway_that_cannot_be_reached_is_the_others_until_it_is_back() {
+    let [one, other] = [FakeGateway::start(), FakeGateway::start()];
+    let road = Road::closed(other.connector());
+    let service = service().connector(one.connector()).connector(Arc::clone(&road) as Arc<dyn Connector>);
+    let mut running = service.lease(9).start().unwrap();
+    one.lease(9).await;
+    road.open.send_replace(true);
+    running.ready().await.unwrap();
+    other.lease(4).await;
+    one.lease(5).await;
+    assert_eq!(other.hellos()[0].lease, 0, "nothing is promised that others still have");
+
+    // A link that is lost may be made again at once. It is the failure to that counts.
+    other.link().await.close(CloseCode::Shutdown, "gone for a moment");
+    other.links(2).await;
+    one.lease(5).await;
+    road.open.send_replace(false);
+    other.link().await.close(CloseCode::Shutdown, "gone");
+    one.lease(9).await;
+    road.open.send_replace(true);
+    other.lease(4).await;
+    one.lease(5).await;
+    running.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_lent_and_is_in_flight_comes_back_when_it_ends() {
+    const LEASE: usize = 6;
+    let [one, other] = [FakeGateway::start(), FakeGateway::start()];
+    let road = Road::closed(other.connector());
+    let (go, at_work, most) =
+        (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (gate, working, peak) = (Arc::clone(&go), Arc::clone(&at_work), Arc::clone(&most));
+    let service = Microservice::new("wide", "1.0.0").raw(Method::GET, "/held", move || {
+        let (gate, working, peak) = (Arc::clone(&gate), Arc::clone(&working), Arc::clone(&peak));
+        async move {
+            peak.fetch_max(working.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+            gate.acquire().await.unwrap().forget();
+            working.fetch_sub(1, Ordering::Relaxed);
+        }
+    });
+    let service = service.connector(one.connector()).connector(Arc::clone(&road) as Arc<dyn Connector>);
+    let running = service.lease(LEASE as u32).start().unwrap();
+    one.lease(6).await;
+    let ask = |gateway: &FakeGateway| {
+        let gateway = gateway.clone();
+        tokio::spawn(async move { gateway.get("/held").await.map(|_| ()) })
+    };
+    let mut asked: Vec<_> = (0..LEASE).map(|_| ask(&one)).collect();
+    eventually(|| at_work.load(Ordering::Relaxed) == LEASE).await;
+    road.open.send_replace(true);
+    one.lease(3).await;
+    // One slot at least.
+    other.lease(1).await;
+    for limit in [1, 2, 3] {
+        go.add_permits(1);
+        eventually(|| at_work.load(Ordering::Relaxed) == LEASE - limit).await;
+        other.lease(limit as u32).await;
+    }
+    asked.extend((0..3).map(|_| ask(&other)));
+    eventually(|| at_work.load(Ordering::Relaxed) == LEASE).await;
+    go.add_permits(LEASE);
+    for asked in asked {
+        asked.await.unwrap().unwrap();
+    }
+    assert_eq!(most.load(Ordering::Relaxed), LEASE);
     running.shutdown().await.unwrap();
 }
 
