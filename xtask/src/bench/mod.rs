@@ -5,6 +5,7 @@
 //! assertion is no test. Where a goal stands beside a figure, it is for reading.
 
 mod accounting;
+mod both_ends;
 mod callgrind;
 mod compare;
 mod criterion;

@@ -9,15 +9,16 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use super::both_ends::{self, Measured};
 use super::goals::{self, Goal, Wanted};
 use super::launch::{Process, RunFolder, free_addresses};
 use super::machine::Machine;
-use super::report::{self, Disturbance, Progress};
+use super::report::{self, Progress};
 use super::samples::Summary;
 use super::stand::{Placement, build_peer};
-use super::{accounting, table, tools};
+use super::{table, tools};
 use crate::metadata::Metadata;
 use crate::process::Workspace;
 
@@ -117,23 +118,12 @@ impl fmt::Display for Cell {
     }
 }
 
-/// What the program says at its end.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-pub(super) struct Answered {
-    pub(super) requests: u64,
-    pub(super) seconds: f64,
-}
-
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Sample {
     #[serde(flatten)]
     cell: Cell,
-    answered: Answered,
-    per_second: f64,
-    /// Microseconds of processor time a request: both ends.
-    ends: f64,
-    broker: Option<f64>,
-    others: f64,
+    #[serde(flatten)]
+    measured: Measured,
 }
 
 #[derive(Serialize)]
@@ -148,7 +138,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let programs = [tools::NATS];
     tools::ensure(&programs)?;
     let target = Metadata::read(workspace)?.target_directory;
-    let program = build_peer(workspace, &target, "bench-rpc")?;
+    let program = build_peer(workspace, &target, both_ends::PROGRAM)?;
     let folder = RunFolder::create(&target, "rpc")?;
     let machine = Machine::describe(workspace, &programs);
     let broker_program = tools::NATS.path().context("nats-server is gone")?;
@@ -173,7 +163,8 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
                     ];
                     call.extend((run == Ends::Apart).then(|| "--apart".to_owned()));
                     let sample = measure(&folder, &program, &call, &broker, cell).with_context(|| cell.to_string())?;
-                    progress.step(&format!("{cell}: {}/s, {:.2} us", table::rate(sample.per_second), sample.sum()));
+                    let (rate, sum) = (table::rate(sample.measured.per_second), sample.measured.sum());
+                    progress.step(&format!("{cell}: {rate}/s, {sum:.2} us"));
                     samples.push(sample);
                 }
             }
@@ -186,7 +177,9 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         args.seconds, args.rounds
     );
     println!("{}\n\n{}", table_of(&samples), goals::shown(&goals));
-    if let Some(note) = report::disturbed(Summary::of(samples.iter().map(|sample| sample.others)).map(|s| s.median)) {
+    if let Some(note) =
+        report::disturbed(Summary::of(samples.iter().map(|sample| sample.measured.others)).map(|s| s.median))
+    {
         println!("\n{note}");
     }
     let json = args.json.clone().unwrap_or_else(|| target.join("bench/rpc.json"));
@@ -194,33 +187,10 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
 }
 
 fn measure(folder: &RunFolder, program: &Path, call: &[String], broker: &Process, cell: Cell) -> Result<Sample> {
-    let mut ends = folder.client("bench-rpc", cell.run.placement().servers(), program, call)?;
-    ends.says("begin")?;
-    let used = || -> Result<(f64, f64)> {
-        Ok((accounting::processor_seconds(ends.id())?, accounting::processor_seconds(broker.id())?))
-    };
-    let disturbance = Disturbance::watch()?;
-    let before = used()?;
-    let waited = ends.says("end");
-    let after = (accounting::processor_seconds(ends.id()), accounting::processor_seconds(broker.id())?);
-    let said = waited?;
-    let answered: Answered = serde_json::from_str(&said).with_context(|| format!("the program said {said}"))?;
-    let (ends_seconds, broker_seconds) = (after.0? - before.0, after.1 - before.1);
-    let each = |seconds: f64| seconds * 1e6 / answered.requests as f64;
-    Ok(Sample {
-        cell,
-        answered,
-        per_second: answered.requests as f64 / answered.seconds,
-        ends: each(ends_seconds),
-        broker: (cell.carrier == Carrier::Nats).then(|| each(broker_seconds)),
-        others: disturbance.by_others(ends_seconds + broker_seconds)?,
-    })
-}
-
-impl Sample {
-    fn sum(&self) -> f64 {
-        self.ends + self.broker.unwrap_or(0.0)
-    }
+    let mut measured = both_ends::measure(folder, program, cell.run.placement(), call, Some(broker))?;
+    // It is there beside all of them, and works for one.
+    measured.broker = measured.broker.filter(|_| cell.carrier == Carrier::Nats);
+    Ok(Sample { cell, measured })
 }
 
 /// One carrier in one situation, and a figure of its rounds in their order.
@@ -232,7 +202,7 @@ fn rounds(samples: &[Sample], (run, in_flight): (Ends, u32), carrier: Carrier, f
 }
 
 type Figure = fn(&Sample) -> Option<f64>;
-const RATE: Figure = |sample| Some(sample.per_second);
+const RATE: Figure = |sample| Some(sample.measured.per_second);
 
 /// How many times as many requests a second ours answers.
 fn times(samples: &[Sample], situation: (Ends, u32), other: Carrier) -> Option<Summary> {
@@ -256,9 +226,9 @@ fn table_of(samples: &[Sample]) -> String {
                 carrier.name().to_owned(),
                 dash(of(RATE).map(|rate| rate.spread(table::rate))),
                 dash(times(samples, situation, carrier).map(|ratio| ratio.alone(table::hundredths))),
-                dash(of(|sample| Some(sample.ends)).map(|us| us.spread(table::hundredths))),
-                dash(of(|sample| sample.broker).map(|us| us.alone(table::hundredths))),
-                dash(of(|sample| Some(sample.sum())).map(|us| us.alone(table::hundredths))),
+                dash(of(|sample| Some(sample.measured.ends)).map(|us| us.spread(table::hundredths))),
+                dash(of(|sample| sample.measured.broker).map(|us| us.alone(table::hundredths))),
+                dash(of(|sample| Some(sample.measured.sum())).map(|us| us.alone(table::hundredths))),
             ]);
         }
     }
@@ -277,7 +247,7 @@ fn goals_of(samples: &[Sample]) -> Vec<Goal> {
         [
             goal("requests/s, 64 in flight", least, 300e3, None, ours(64, RATE), ""),
             goal("requests/s, 1,024 in flight", least, 300e3, Some(1e6), ours(1024, RATE), ""),
-            goal("CPU a request, 64 in flight", most, 3.0, None, ours(64, |sample| Some(sample.ends)), " us"),
+            goal("CPU a request, 64 in flight", most, 3.0, None, ours(64, |sample| Some(sample.measured.ends)), " us"),
             goal("requests/s, 64 in flight", least, 2.0, None, beside(Carrier::Tarpc), " x tarpc"),
             goal("requests/s, 64 in flight", least, 6.0, None, beside(Carrier::Tonic), " x tonic"),
             goal("requests/s, 64 in flight", least, 2.3, None, beside(Carrier::Nats), " x NATS"),
@@ -292,8 +262,7 @@ mod tests {
 
     fn sample(carrier: Carrier, per_second: f64, ends: f64, broker: Option<f64>) -> Sample {
         let cell = Cell { run: Ends::Together, in_flight: 64, round: 1, carrier };
-        let answered = Answered { requests: 1000, seconds: 1.0 };
-        Sample { cell, answered, per_second, ends, broker, others: 0.0 }
+        Sample { cell, measured: both_ends::measured(per_second, ends, broker) }
     }
 
     #[test]
@@ -305,11 +274,5 @@ mod tests {
         assert_eq!(words, "one thread 64 NATS core 128.0k (128.0k..128.0k) 2.50 3.90 (3.90..3.90) 4.60 8.50");
         let reached: Vec<_> = goals_of(&samples).iter().filter_map(|goal| Some(goal.reached?.median)).collect();
         assert_eq!(reached, [320e3, 2.9, 2.5]);
-    }
-
-    #[test]
-    fn the_program_speaks_json() {
-        let said = r#"{"requests":12,"seconds":1.5}"#;
-        assert_eq!(serde_json::from_str::<Answered>(said).expect("its format").requests, 12);
     }
 }

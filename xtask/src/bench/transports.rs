@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use super::both_ends::{self, Measured};
 use super::goals::{self, Goal, Wanted};
 use super::launch::RunFolder;
 use super::machine::Machine;
-use super::report::{self, Disturbance, Progress};
-use super::rpc::Answered;
+use super::report::{self, Progress};
 use super::samples::Summary;
 use super::stand::{Placement, build_peer};
-use super::{accounting, table};
+use super::table;
 use crate::broker::ForTests;
 use crate::metadata::Metadata;
 use crate::process::Workspace;
@@ -114,11 +114,8 @@ impl fmt::Display for Cell {
 struct Sample {
     #[serde(flatten)]
     cell: Cell,
-    answered: Answered,
-    per_second: f64,
-    /// Microseconds of processor time a round trip: both ends.
-    ends: f64,
-    others: f64,
+    #[serde(flatten)]
+    measured: Measured,
 }
 
 #[derive(Serialize)]
@@ -132,7 +129,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     Placement::Pinned.check()?;
     let mut broker = ForTests::start(workspace, &[])?;
     let target = Metadata::read(workspace)?.target_directory;
-    let program = build_peer(workspace, &target, "bench-rpc")?;
+    let program = build_peer(workspace, &target, both_ends::PROGRAM)?;
     let folder = RunFolder::create(&target, "transports")?;
     let machine = Machine::describe(workspace, &[]);
     let url = match broker.url()? {
@@ -149,7 +146,8 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
                     let cell = Cell { body, in_flight, round, carrier };
                     let sample =
                         measure(&folder, &program, args.seconds, &url, cell).with_context(|| cell.to_string())?;
-                    progress.step(&format!("{cell}: {}/s, {:.2} us", table::rate(sample.per_second), sample.ends));
+                    let Measured { per_second, ends, .. } = sample.measured;
+                    progress.step(&format!("{cell}: {}/s, {ends:.2} us", table::rate(per_second)));
                     samples.push(sample);
                 }
             }
@@ -162,7 +160,9 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         args.seconds, args.rounds
     );
     println!("{}\n\n{}", table_of(&samples), goals::shown(&goals));
-    if let Some(note) = report::disturbed(Summary::of(samples.iter().map(|sample| sample.others)).map(|s| s.median)) {
+    if let Some(note) =
+        report::disturbed(Summary::of(samples.iter().map(|sample| sample.measured.others)).map(|s| s.median))
+    {
         println!("\n{note}");
     }
     let json = args.json.clone().unwrap_or_else(|| target.join("bench/transports.json"));
@@ -179,27 +179,13 @@ fn measure(folder: &RunFolder, program: &Path, seconds: u32, broker: &str, cell:
         format!("--seconds={seconds}"),
         format!("--broker={broker}"),
     ];
-    let mut ends = folder.client("bench-rpc", Placement::Pinned.servers(), program, &call)?;
-    ends.says("begin")?;
-    let disturbance = Disturbance::watch()?;
-    let before = accounting::processor_seconds(ends.id())?;
-    let waited = ends.says("end");
-    let used = accounting::processor_seconds(ends.id())? - before;
-    let said = waited?;
-    let answered: Answered = serde_json::from_str(&said).with_context(|| format!("the program said {said}"))?;
-    Ok(Sample {
-        cell,
-        answered,
-        per_second: answered.requests as f64 / answered.seconds,
-        ends: used * 1e6 / answered.requests as f64,
-        others: disturbance.by_others(used)?,
-    })
+    Ok(Sample { cell, measured: both_ends::measure(folder, program, Placement::Pinned, &call, None)? })
 }
 
 type Situation = (u32, u32);
 type Figure = fn(&Sample) -> f64;
-const RATE: Figure = |sample| sample.per_second;
-const ENDS: Figure = |sample| sample.ends;
+const RATE: Figure = |sample| sample.measured.per_second;
+const ENDS: Figure = |sample| sample.measured.ends;
 
 /// A figure of one carrier's rounds, in their order.
 fn rounds(samples: &[Sample], (body, in_flight): Situation, carrier: Carrier, figure: Figure) -> Vec<f64> {
@@ -267,10 +253,7 @@ mod tests {
     fn each_is_held_to_its_nearest_peer() {
         let sample = |carrier, per_second| Sample {
             cell: Cell { body: 64, in_flight: 64, round: 1, carrier },
-            answered: Answered { requests: 1000, seconds: 1.0 },
-            per_second,
-            ends: 3.0,
-            others: 0.0,
+            measured: both_ends::measured(per_second, 3.0, None),
         };
         let samples = [sample(Carrier::Tcp, 100.0), sample(Carrier::Tls, 90.0), sample(Carrier::Udp, 50.0)];
         let reached: Vec<_> =
