@@ -1,7 +1,7 @@
 //! A transport from outside: frames over Unix sockets, for a gateway and services on one machine that want no ports.
 //!
-//! All that a transport is stands in this file. `FramedLink` does the framing over any stream of bytes, and sessions
-//! prove who is who; what is left is how a stream is dialled and accepted, and how it moves between runtimes.
+//! All that a transport is stands in this file. `FramedLink` does the framing over any stream of bytes (a `ByteStream`, as
+//! tokio's sockets are), and sessions prove who is who; what is left is how a stream is dialled and accepted.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -12,15 +12,12 @@
 //! # Ok(()) }
 //! ```
 
-use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use router_common::limits;
-use router_link::{BoxFuture, BoxLink, ByteStream, Connector, FramedLink, LinkError, Listener, PeerInfo};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use router_link::{BoxFuture, BoxLink, Connector, FramedLink, LinkError, Listener, PeerInfo};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -116,55 +113,7 @@ impl Listener for UnixListener {
 }
 
 fn link(stream: UnixStream, address: &str) -> BoxLink {
-    Box::new(FramedLink::new(Carrier(stream), PeerInfo::new(TRANSPORT, address), limits::FRAME_PAYLOAD_BYTES))
-}
-
-/// A Unix socket as a carrier of frames.
-#[derive(Debug)]
-struct Carrier(UnixStream);
-
-impl ByteStream for Carrier {
-    type Detached = std::os::unix::net::UnixStream;
-
-    fn detach(self) -> io::Result<Self::Detached> {
-        self.0.into_std()
-    }
-
-    fn attach(detached: Self::Detached) -> io::Result<Self> {
-        UnixStream::from_std(detached).map(Self)
-    }
-}
-
-impl AsyncRead for Carrier {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Carrier {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
+    Box::new(FramedLink::new(stream, PeerInfo::new(TRANSPORT, address), limits::FRAME_PAYLOAD_BYTES))
 }
 
 #[cfg(test)]

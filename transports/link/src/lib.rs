@@ -6,7 +6,7 @@
 //!
 //! | to do this | use |
 //! |---|---|
-//! | carry frames over something new | [`Link`], [`Connector`], [`Listener`], and [`FramedLink`] for byte streams |
+//! | carry frames over something new | [`Link`], [`Connector`], [`Listener`], and [`FramedLink`] for byte streams, such as tokio's sockets |
 //! | find gateways that come and go behind one address | [`Connector::discover`], [`Discovery`] |
 //! | run one link | [`Driver`], with an [`Application`] that takes what the peer sends |
 //! | send a request over a link | [`Handle::call`], which gives an [`Exchange`] |
@@ -32,6 +32,7 @@ mod link;
 mod pump;
 mod responder;
 mod shared;
+mod sockets;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod tunnel;

@@ -7,7 +7,7 @@ use router_link::{BoxFuture, BoxLink, Connector, FramedLink, LinkError, PeerInfo
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::socket::{self, Carrier};
+use crate::socket;
 
 /// Name of the transport, and scheme of its URLs.
 pub(crate) const TRANSPORT: &str = "tcp";
@@ -66,7 +66,7 @@ impl TcpConnector {
         let prepared = socket::prepare(&stream).and_then(|()| stream.peer_addr());
         let peer = prepared.map_err(|error| LinkError::io(format!("preparing {}", self.target), error))?;
         let peer = PeerInfo::at(TRANSPORT, peer);
-        Ok(Box::new(FramedLink::new(Carrier(stream), peer, self.settings.max_frame)))
+        Ok(Box::new(FramedLink::new(stream, peer, self.settings.max_frame)))
     }
 }
 

@@ -9,7 +9,7 @@ use router_link::{BoxLink, FramedLink, LinkError, Listener, PeerInfo};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::connector::TRANSPORT;
-use crate::socket::{self, Carrier};
+use crate::socket;
 
 /// Connections that wait in the kernel.
 const BACKLOG: i32 = 1024;
@@ -90,9 +90,7 @@ impl Listener for TcpListener {
         let accepted = ready!(self.listener.poll_accept(cx));
         let prepared = accepted.and_then(|(stream, peer)| socket::prepare(&stream).map(|()| (stream, peer)));
         Poll::Ready(match prepared {
-            Ok((stream, peer)) => {
-                Ok(Box::new(FramedLink::new(Carrier(stream), PeerInfo::at(TRANSPORT, peer), self.max_frame)))
-            }
+            Ok((stream, peer)) => Ok(Box::new(FramedLink::new(stream, PeerInfo::at(TRANSPORT, peer), self.max_frame))),
             Err(error) => Err(LinkError::io(format!("accepting on {}", self.local), error)),
         })
     }
