@@ -122,9 +122,9 @@ async fn trial(stand: &Stand, listen: SocketAddr, options: &Options) -> Result<(
     let all = eventually(PATIENCE, async || books.instances().await.is_ok_and(|n| n == options.instances)).await;
     let took = all.context("the services of the beginning did not come to the next gateway")?;
     println!(
-        "another gateway       the {} services of the beginning were there {:.1} s after it was, by the last certificates",
+        "another gateway       the {} services of the beginning were there {} ms after it was, by the last certificates",
         options.instances,
-        took.as_secs_f64()
+        took.as_millis()
     );
     for service in services {
         service.stop().await?;
