@@ -34,7 +34,7 @@ use std::time::Instant;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use slab::Slab;
 
-pub use self::budget::Budget;
+pub use self::budget::{Budget, Holding};
 pub use self::event::{
     Accepted, Carrier, Closed, ClosedBy, Common, Event, GatewaySide, Joining, OpenError, Opening, Output,
     ProtocolError, Read, ReadHead, ServiceSide, Silence, StreamClosed, StreamFailure, StreamKey, TakenBack, Timers,

@@ -207,6 +207,45 @@ async fn several_gateways_and_many_instances_share_one_broker() {
     assert_eq!(tally.of("200"), tally.all());
 }
 
+/// The requests that an instance lets a gateway have in flight.
+async fn lease(gateway: &Gateway) -> u64 {
+    let instances = Client::http1(gateway.admin_addr().expect("an admin listener")).get("/instances").await.json();
+    instances[0]["lease"].as_u64().unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn gateways_that_nobody_has_named_are_all_served() {
+    let node = node().await;
+    let transports = format!("rabbitmq: {{ url: \"{}\", shared_secret: \"{SECRET}\" }}", node.url());
+    // As the file of the README, twice.
+    let nameless = async || gateway_of("gateway", &transports).await;
+    let (first, second) = (nameless().await, nameless().await);
+    let _services = [instance(&node.url()).await, instance(&node.url()).await];
+    for gateway in [&first, &second] {
+        instances(gateway, 2).await;
+    }
+    let load = Load::begin(&[http(&first), http(&second)]);
+    load.good(300).await;
+    // One that comes later is none of those that are there, either.
+    let third = nameless().await;
+    instances(&third, 2).await;
+    load.good(100).await;
+    let tally = load.end("gateways of one name").await;
+    assert_eq!(tally.of("200"), tally.all());
+    // What one was lent goes to the others as soon as it has left.
+    let before = lease(&third).await;
+    within("a gateway leaves", first.shutdown()).await;
+    eventually("its share is given to the others", async || lease(&third).await > before).await;
+    let before = lease(&third).await;
+    // Without a word to anybody; and another process of its name is there.
+    drop(second);
+    eventually("its share is given to the other", async || lease(&third).await > before).await;
+    let load = Load::begin(&[http(&third)]);
+    load.good(100).await;
+    let tally = load.end("one that is left").await;
+    assert_eq!(tally.of("200"), tally.all());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn service_is_back_soon_after_a_broker_is_restarted_under_load() {
     let mut node = node().await;
@@ -386,7 +425,7 @@ async fn a_broker_is_reached_over_tls_with_certificates_of_ones_own() {
         let (certificate, key) = (own.then(|| certificate.clone()), own.then(|| key.clone()));
         let tls = ClientTls { ca: Some(ca.clone()), certificate, key, server_name: None };
         let broker = Broker::new([url.as_str()]).expect("an address").with_tls(tls);
-        assert!(RabbitConnector::new(broker, None).to_one().connect().await.is_err());
+        assert!(RabbitConnector::new(broker, None).connect().await.is_err());
     }
     let shown = |path: &std::path::Path| path.display().to_string();
     let more = format!(", ca: {}, certificate: {}, key: {}", shown(&trusted), shown(&certificate), shown(&key));

@@ -1,9 +1,9 @@
-//! The bound of what all streams of a node may hold in their buffers together (SPEC 4, credit).
+//! The bound of what all streams of a node, and the links below them, may hold in their buffers together (SPEC 4, credit).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// Bytes that have arrived and that no application has taken, over all sessions that share this budget.
+/// Bytes that have arrived and that no application has taken, over all sessions that share this budget and their links.
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
@@ -86,7 +86,58 @@ impl Budget {
         self.used() > self.limit - self.limit / 4
     }
 
-    pub(super) fn is_exceeded(&self) -> bool {
+    /// All of it is used: whoever holds something here gives up what it can.
+    #[must_use]
+    pub fn is_exceeded(&self) -> bool {
         self.used() > self.limit
+    }
+}
+
+/// What somebody beside the sessions holds of a budget: a link in which bytes wait for their session. Dropped, it gives
+/// everything back.
+#[derive(Debug)]
+pub struct Holding {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Holding {
+    /// Nothing yet.
+    #[must_use]
+    pub const fn of(budget: Arc<Budget>) -> Self {
+        Self { budget, bytes: 0 }
+    }
+
+    /// Holds so many bytes from now on.
+    pub fn set(&mut self, bytes: usize) {
+        self.budget.add(bytes.saturating_sub(self.bytes));
+        self.budget.sub(self.bytes.saturating_sub(bytes));
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.budget.sub(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_is_counted_and_comes_back() {
+        let budget = Budget::new(100);
+        let (mut one, mut other) = (Holding::of(Arc::clone(&budget)), Holding::of(Arc::clone(&budget)));
+        one.set(60);
+        other.set(50);
+        assert!(budget.is_exceeded());
+        one.set(10);
+        assert_eq!(budget.used(), 60);
+        drop(other);
+        assert_eq!(budget.used(), 10);
+        drop(one);
+        assert_eq!(budget.used(), 0);
     }
 }

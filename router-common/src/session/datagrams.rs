@@ -16,10 +16,12 @@
 //! protect, which counts by itself and refuses what exceeds it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::budget::Budget;
 use super::drain::Drain;
 use super::event::{Carrier, Closed, ClosedBy, Common, Event, ProtocolError, StreamFailure, StreamKey};
 use super::outbound::HEAD_PREFIX;
@@ -114,6 +116,12 @@ impl Session {
     #[must_use]
     pub const fn carrier(&self) -> Carrier {
         self.common.carrier
+    }
+
+    /// The node's buffer bound, as this session was told.
+    #[must_use]
+    pub const fn budget(&self) -> &Arc<Budget> {
+        &self.common.budget
     }
 
     /// It is `now`: what is polled next is sent at that time. Only to be told where frames may be lost

@@ -21,6 +21,12 @@ pub trait Carrier: Send + Sync + 'static {
         false
     }
 
+    /// Whether its connectors look for gateways that come and go. Then one that does not let a service in is one among others,
+    /// and the service goes on looking, where otherwise it would end with what it was told. Default: they dial one gateway.
+    fn discovers(&self) -> bool {
+        false
+    }
+
     /// Finds a place where nobody else is. Each scenario has one of its own, or several.
     fn place(&self) -> BoxFuture<'_, anyhow::Result<Arc<dyn Place>>>;
 }

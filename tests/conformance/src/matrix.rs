@@ -14,6 +14,7 @@ pub fn matrix(transports: &[Transport]) -> String {
         row("frames arrive in order", &|transport| yes(transport.capabilities().ordered));
         row("bodies larger than a frame", &|transport| yes(transport.capabilities().streaming));
         row("largest frame, bytes", &|transport| transport.capabilities().max_frame.to_string());
+        row("one address leads to all gateways there", &|transport| yes(transport.discovers()));
         row("needs a shared secret", &|transport| yes(transport.needs_secret()));
         for (what, needs) in
             [("scenarios passed", None), ("scenarios that show what it refuses", Some(Needs::SmallMessages))]

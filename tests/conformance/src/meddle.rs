@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use router_common::frame::Frame;
+use router_common::session::Budget;
 use router_link::{
     BoxFuture, BoxLink, Capabilities, Connector, DetachedLink, Discovered, Discovery, Link, LinkError, PeerInfo,
 };
@@ -87,6 +88,10 @@ impl Link for Meddled {
 
     fn peer(&self) -> &PeerInfo {
         self.inner.peer()
+    }
+
+    fn count_in(&mut self, budget: &Arc<Budget>) {
+        self.inner.count_in(budget);
     }
 
     fn receiving_since(&self) -> Option<Instant> {

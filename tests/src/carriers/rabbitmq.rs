@@ -21,6 +21,11 @@ impl Carrier for RabbitMq {
         Capabilities { ordered: true, streaming: true, max_frame: RabbitConnector::MAX_FRAME }
     }
 
+    /// A broker leads to as many gateways as meet there.
+    fn discovers(&self) -> bool {
+        true
+    }
+
     fn place(&self) -> BoxFuture<'_, anyhow::Result<Arc<dyn Place>>> {
         Box::pin(async {
             static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -46,7 +51,6 @@ impl Place for Exchange {
 
     fn connector(&self, secret: Option<&Secret>) -> Result<Arc<dyn Connector>, LinkError> {
         let secret = secret.map(|secret| (KeyId::sole(), secret.clone()));
-        // There is one gateway here, and its word is final; of one among many it would not be.
-        Ok(Arc::new(RabbitConnector::new(self.0.clone(), secret).to_one()))
+        Ok(Arc::new(RabbitConnector::new(self.0.clone(), secret)))
     }
 }

@@ -97,11 +97,12 @@ enum Happened {
 impl Driver {
     /// Joins `link` and `session`. To be polled within a tokio runtime.
     pub fn new(
-        link: BoxLink,
+        mut link: BoxLink,
         session: Session,
         application: impl Application,
         environment: Arc<dyn Environment>,
     ) -> (Self, Handle) {
+        link.count_in(session.budget());
         debug_assert_eq!(session.carrier(), link.capabilities().carrier(), "the session is told what its link can do");
         let shared = Shared::new(session, link.peer().clone(), environment);
         let handle = Handle::new(Arc::clone(&shared));

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use router_common::codec::DecodeError;
 use router_common::frame::Frame;
 use router_common::identity::Identity;
-use router_common::session::Carrier;
+use router_common::session::{Budget, Carrier};
 
 /// A boxed future that can be sent between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -64,6 +64,12 @@ pub trait Link: Send + 'static {
     /// clock.
     fn receiving_since(&self) -> Option<Instant> {
         None
+    }
+
+    /// To be told once, before the first frame is received: where a link counts what has arrived and waits in it to be
+    /// received ([`Holding`](router_common::session::Holding)), if that can be more than a message or two (SPEC 4, credit).
+    fn count_in(&mut self, budget: &Arc<Budget>) {
+        let _ = budget;
     }
 
     /// Takes the link out of its runtime's reactor, so that another runtime can attach it. Only between frames' bytes

@@ -2,6 +2,7 @@
 //!
 //! They are hints, and not believed: whoever answers at the queue they name has to prove itself.
 
+use router_common::identity::Incarnation;
 use serde::{Deserialize, Serialize};
 
 /// Routing key of what gateways say to services.
@@ -23,11 +24,25 @@ pub(crate) struct Solicit {
     pub(crate) version: u16,
     /// The gateway's name, as in WELCOME.
     pub(crate) node: String,
+    /// Which process of that name it is: gateways that nobody has named are all called the same. Drawn for this alone; one
+    /// that does not say it is the only one of its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) process: Option<Incarnation>,
     /// Its queue: links are opened there.
     pub(crate) queue: String,
     /// No links are to be opened there any more.
     #[serde(default)]
     pub(crate) leaving: bool,
+}
+
+impl Solicit {
+    /// What tells this gateway from all others here: its name, and behind it, where it is known, which process that is.
+    pub(crate) fn gateway(&self) -> String {
+        match &self.process {
+            Some(Incarnation(bytes)) => format!("{}#{:016x}", self.node, u128::from_be_bytes(*bytes) >> 64),
+            None => self.node.clone(),
+        }
+    }
 }
 
 /// A service asks all gateways to solicit; they answer to its queue.
@@ -78,8 +93,11 @@ mod tests {
 
     #[test]
     fn announcements_are_read_as_they_were_written_and_may_grow() {
-        let solicit = Solicit { version: 1, node: "gw-1".into(), queue: "stella.gateway.1".into(), leaving: false };
-        assert_eq!(read_solicit(&write(&solicit)), Some(solicit));
+        let queue = "stella.gateway.1";
+        for process in [None, Some(Incarnation([7; 16]))] {
+            let solicit = Solicit { version: 1, node: "gw-1".into(), process, queue: queue.into(), leaving: false };
+            assert_eq!(read_solicit(&write(&solicit)), Some(solicit));
+        }
         #[derive(Serialize)]
         struct Later {
             version: u16,
@@ -91,9 +109,22 @@ mod tests {
     }
 
     #[test]
+    fn gateways_of_one_name_are_told_apart_by_their_processes() {
+        let of = |process| {
+            let (node, queue) = ("gateway".into(), "q".into());
+            Solicit { version: 1, node, process, queue, leaving: false }.gateway()
+        };
+        let process = |byte| Some(Incarnation([byte; 16]));
+        assert_eq!(of(None), "gateway");
+        assert_eq!(of(process(10)), "gateway#0a0a0a0a0a0a0a0a");
+        assert_ne!(of(process(1)), of(process(2)));
+    }
+
+    #[test]
     fn whatever_else_comes_is_passed_over() {
         let odd = |node: &str, queue: &str, version| {
-            read_solicit(&write(&Solicit { version, node: node.into(), queue: queue.into(), leaving: false }))
+            let (node, queue) = (node.into(), queue.into());
+            read_solicit(&write(&Solicit { version, node, process: None, queue, leaving: false }))
         };
         assert_eq!(odd("gw", "a queue", 1), None);
         assert_eq!(odd("gw\n", "q", 1), None);

@@ -1,4 +1,4 @@
-//! Dialling gateways through a broker: all that announce themselves there, or one of them.
+//! Dialling gateways through a broker: all that announce themselves there, or whichever is heard of first.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,8 +25,6 @@ pub struct RabbitConnector {
     settings: Settings,
     secrets: Secrets,
     target: String,
-    /// Whether all gateways are looked for; else one is dialled, as by other transports.
-    discovers: bool,
 }
 
 impl RabbitConnector {
@@ -39,21 +37,13 @@ impl RabbitConnector {
         let target = broker.shown().to_string();
         let name = format!("stella service, process {}", std::process::id());
         let settings = Settings { broker, name, prefetch: PREFETCH, ttl: TTL };
-        Self { settings, secrets: secret.into_iter().collect(), target, discovers: true }
+        Self { settings, secrets: secret.into_iter().collect(), target }
     }
 
     /// The same under a name of its own in the broker's list of connections.
     #[must_use]
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.settings.name = name.into();
-        self
-    }
-
-    /// The same for an exchange at which one gateway is: it dials that one, like a connector of any other transport, and
-    /// each link has an AMQP connection of its own.
-    #[must_use]
-    pub fn to_one(mut self) -> Self {
-        self.discovers = false;
         self
     }
 
@@ -65,7 +55,7 @@ impl RabbitConnector {
         discovery
     }
 
-    /// Dials whichever gateway is heard of first.
+    /// Dials whichever gateway is heard of first, over an AMQP connection of this link's own.
     async fn any(&self) -> Result<BoxLink, LinkError> {
         let mut search = self.search();
         let search: &mut dyn Discovery = &mut search;
@@ -96,6 +86,6 @@ impl Connector for RabbitConnector {
     }
 
     fn discover(&self) -> Option<Box<dyn Discovery>> {
-        if self.discovers { Some(Box::new(self.search())) } else { None }
+        Some(Box::new(self.search()))
     }
 }

@@ -33,7 +33,7 @@ pub(crate) struct NodeConnector {
 
 impl NodeConnector {
     pub(crate) fn new(station: Arc<Station>, secrets: Secrets, node: Arc<Node>, broker: &str) -> Self {
-        let target = format!("{broker} ({})", node.name);
+        let target = format!("{broker} ({})", node.key);
         Self { station, secrets, node, target }
     }
 
@@ -55,7 +55,7 @@ impl NodeConnector {
             match outcome {
                 Outcome::Welcomed => {}
                 Outcome::NotWelcomed => node.put_last(dialled.as_str()),
-                Outcome::Returned => node.forget(dialled.as_str()),
+                Outcome::Returned => node.lose(dialled.as_str()),
             }
         };
         let mut link = RabbitLink::new(Making {

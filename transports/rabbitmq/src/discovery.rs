@@ -43,34 +43,53 @@ impl ServiceRole {
     }
 
     fn solicited(&mut self, up: &Arc<Up>, solicit: &Solicit) {
+        let key = solicit.gateway();
         if solicit.leaving {
-            if let Some(node) = self.nodes.get(solicit.node.as_str()) {
-                node.forget(&solicit.queue);
+            if let Some(node) = self.nodes.get(key.as_str()) {
+                node.leave(&solicit.queue);
             }
-            return;
+            return self.tidy();
         }
-        let node = match self.nodes.get(solicit.node.as_str()) {
+        let node = match self.nodes.get(key.as_str()) {
             Some(node) => Arc::clone(node),
             None if self.nodes.len() >= NODES => return,
             None => {
-                let node = Arc::new(Node::new(&solicit.node));
-                self.nodes.insert(Arc::clone(&node.name), Arc::clone(&node));
+                let node = Arc::new(Node::new(&key, &solicit.node));
+                self.nodes.insert(Arc::clone(&node.key), Arc::clone(&node));
                 node
             }
         };
-        let Some(others) = node.hear(&solicit.queue) else { return };
-        for queue in others {
+        if !node.hear(&solicit.queue) {
+            return;
+        }
+        let namesakes = self.nodes.values().filter(|other| other.is_called(&solicit.node));
+        for queue in namesakes.flat_map(|other| other.queues()).filter(|queue| queue.as_str() != solicit.queue) {
             // Its process may be another one now, or the queue may have been lost: links to it are not to wait until they
             // have something to say.
             up.probe(WHO, queue, Self::who(up));
         }
-        tracing::debug!(broker = %up.broker, node = %node.name, queue = solicit.queue, "a gateway is there");
+        tracing::debug!(broker = %up.broker, node = %node.key, queue = solicit.queue, "a gateway is there");
         let connector =
             NodeConnector::new(Arc::clone(&self.station), self.secrets.clone(), Arc::clone(&node), &up.broker);
-        let found = Discovered::Found { node: Arc::clone(&node.name), connector: Arc::new(connector) };
+        let found = Discovered::Found { node: Arc::clone(&node.key), connector: Arc::new(connector) };
         if self.changes.try_send(Ok(found)).is_err() {
             // Nobody takes it now; it is news again when it is heard again.
-            node.forget(&solicit.queue);
+            node.unhear(&solicit.queue);
+        }
+        self.tidy();
+    }
+
+    /// Tells of the gateways that are gone.
+    fn tidy(&mut self) {
+        let is_replaced = |node: &Node| {
+            let namesakes = self.nodes.values().filter(|other| other.shares_name(node));
+            namesakes.filter(|other| other.queue().is_some()).any(|other| other.key != node.key)
+        };
+        let gone: Vec<_> = self.nodes.values().filter(|node| node.is_gone(|| is_replaced(node))).cloned().collect();
+        for node in gone {
+            if self.changes.try_send(Ok(Discovered::Gone { node: Arc::clone(&node.key) })).is_ok() {
+                self.nodes.remove(&node.key);
+            }
         }
     }
 }
@@ -87,13 +106,7 @@ impl Role for ServiceRole {
             }
             up.announce(WHO, None, Self::who(up));
         }
-        let gone: Vec<_> =
-            self.nodes.values().filter(|node| node.is_gone()).map(|node| Arc::clone(&node.name)).collect();
-        for name in gone {
-            if self.changes.try_send(Ok(Discovered::Gone { node: Arc::clone(&name) })).is_ok() {
-                self.nodes.remove(&name);
-            }
-        }
+        self.tidy();
     }
 
     fn heard(&mut self, up: &Arc<Up>, announcement: &[u8]) {
@@ -104,6 +117,17 @@ impl Role for ServiceRole {
 
     fn stranger(&mut self, _: &Arc<Up>, header: Header, _: Delivery) {
         tracing::debug!(link = ?header.link, "a message for a link that is over was dropped");
+    }
+
+    fn queue_gone(&mut self, queue: &str) {
+        for node in self.nodes.values() {
+            node.lose(queue);
+        }
+        self.tidy();
+    }
+
+    fn link_left(&mut self) {
+        self.tidy();
     }
 
     fn leave(&mut self, _: &Arc<Up>) {}

@@ -20,6 +20,8 @@ pub(crate) enum Broken {
     Returned,
     #[error("more than {0} bytes wait to be read")]
     Overflow(usize),
+    #[error("the node's buffers are full, and what waits here was not read for long")]
+    Stalled,
     #[error("the connection to the broker was lost: {0}")]
     Broker(String),
     #[error("no gateway has announced itself within {0:?}")]

@@ -13,6 +13,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use lapin::types::ShortString;
 use router_common::codec::FrameDecoder;
 use router_common::frame::{Cancel, Frame, Reason, StreamId};
+use router_common::session::Budget;
 use router_link::{BoxLink, Capabilities, DetachedLink, Link, LinkError, PeerInfo};
 
 use crate::error::Broken;
@@ -318,6 +319,11 @@ impl Link for RabbitLink {
         self.poll_room(cx, 1).map(drop)
     }
 
+    fn count_in(&mut self, budget: &Arc<Budget>) {
+        self.station.count_in(budget);
+        self.mailbox.count_in(budget);
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities { ordered: true, streaming: true, max_frame: max_frame(self.up.message_bytes) }
     }
@@ -352,8 +358,8 @@ impl Drop for RabbitLink {
         if !self.sending.closed && !self.up.is_lost() {
             self.send_empty(None);
         }
-        self.station.leave(self.id);
         self.over(if self.keys.is_welcomed() { Outcome::Welcomed } else { Outcome::NotWelcomed });
+        self.station.leave(self.id);
     }
 }
 

@@ -5,9 +5,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use lapin::message::Delivery;
+use router_common::identity::Incarnation;
 use router_common::limits;
 use router_common::session::Secrets;
-use router_link::{BoxLink, LinkError, Listener, PeerInfo};
+use router_link::{BoxLink, Environment as _, LinkError, Listener, PeerInfo, SystemEnvironment};
 use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
 
@@ -26,7 +27,7 @@ const LINKS: usize = 65_536;
 /// What a listener is told.
 #[derive(Debug, Clone)]
 pub struct RabbitListenerOptions {
-    /// The gateway's name, as in WELCOME: services tell gateways apart by it.
+    /// The gateway's name, as in WELCOME. Several may have the same one: services tell listeners apart.
     pub node: String,
     /// The very same as the session's: the service's seals each message.
     pub secrets: Secrets,
@@ -76,7 +77,10 @@ impl RabbitListener {
             ttl: options.dead_after,
         };
         let guard = station.leaving.clone().drop_guard();
-        let role = GatewayRole { station: Arc::clone(&station), options, accept, told_down: false };
+        let mut process = [0; 16];
+        SystemEnvironment.random(&mut process);
+        let (place, process) = (Arc::clone(&station), Incarnation(process));
+        let role = GatewayRole { station: place, process, options, accept, told_down: false };
         tokio::spawn(station::keep(station, settings, role));
         Self { accepted, local, _guard: guard }
     }
@@ -98,6 +102,8 @@ impl Listener for RabbitListener {
 /// What a gateway does at its place.
 struct GatewayRole {
     station: Arc<Station>,
+    /// What it is told from other gateways of its name by, for as long as it listens.
+    process: Incarnation,
     options: RabbitListenerOptions,
     accept: mpsc::Sender<RabbitLink>,
     /// That the broker is away is said once, until it is back.
@@ -106,9 +112,8 @@ struct GatewayRole {
 
 impl GatewayRole {
     fn solicit(&self, up: &Arc<Up>, leaving: bool) -> Vec<u8> {
-        let solicit =
-            Solicit { version: VERSION, node: self.options.node.clone(), queue: up.queue.to_string(), leaving };
-        announcement::write(&solicit)
+        let (node, queue) = (self.options.node.clone(), up.queue.to_string());
+        announcement::write(&Solicit { version: VERSION, node, process: Some(self.process), queue, leaving })
     }
 }
 

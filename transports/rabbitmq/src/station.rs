@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,9 +16,11 @@ use futures_core::Stream;
 use lapin::message::Delivery;
 use lapin::types::ShortString;
 use lapin::{Consumer, Event};
+use router_common::limits;
+use router_common::session::Budget;
 use router_link::{Backoff, Environment, SystemEnvironment};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Broken;
@@ -31,10 +33,18 @@ use crate::watch::Watch;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// Deliveries that are passed on in one turn.
 const BURST: usize = 128;
+/// What is acknowledged together at most, and a quarter of `prefetch` at most, so that the broker never waits for it;
+const RECEIPT_MESSAGES: u16 = 64;
+/// likewise, in bytes;
+const RECEIPT_BYTES: usize = 1024 * 1024;
+/// and how long the first of them waits for others.
+const RECEIPT: Duration = Duration::from_millis(100);
 /// How often one looks for messages that came back, while messages are sent,
 const RETURNS: Duration = Duration::from_millis(20);
 /// and how many times after the last one.
 const RESTFUL_LOOKS: u32 = 10;
+/// How soon one looks again at links that are not read, while the node's buffers fill up.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How often a side announces itself unasked.
 const ANNOUNCE: Duration = Duration::from_secs(10);
 
@@ -54,6 +64,12 @@ pub(crate) trait Role: Send + 'static {
     /// A message came for a link that is not there.
     fn stranger(&mut self, up: &Arc<Up>, header: Header, delivery: Delivery);
 
+    /// The broker says that another side's queue is gone.
+    fn queue_gone(&mut self, _queue: &str) {}
+
+    /// A link is over.
+    fn link_left(&mut self) {}
+
     /// It is not wanted any more: only the links that are there go on.
     fn leave(&mut self, up: &Arc<Up>);
 
@@ -68,6 +84,8 @@ pub(crate) struct Station {
     /// A link has left.
     left: Notify,
     up: watch::Sender<Option<Arc<Up>>>,
+    /// Where what waits for links is counted, as the first of them says: it is the same for all links of a node.
+    budget: OnceLock<Arc<Budget>>,
     /// Nobody wants the place any more but the links that are there.
     pub(crate) leaving: CancellationToken,
 }
@@ -86,6 +104,7 @@ impl Station {
             links: Mutex::default(),
             left: Notify::new(),
             up: watch::Sender::new(None),
+            budget: OnceLock::new(),
             leaving: CancellationToken::new(),
         })
     }
@@ -124,6 +143,34 @@ impl Station {
         self.left.notify_one();
     }
 
+    /// What waits for links here is counted there.
+    pub(crate) fn count_in(&self, budget: &Arc<Budget>) {
+        self.budget.get_or_init(|| Arc::clone(budget));
+    }
+
+    /// While the node's buffers fill up, links end whose messages nobody has come to for long, the longest first (SPEC 4,
+    /// credit).
+    fn relieve(&self) -> Room {
+        let Some(budget) = self.budget.get().filter(|budget| budget.is_high()) else { return Room::Enough };
+        let links = self.links();
+        let mut waiting: Vec<_> =
+            links.values().filter_map(|joined| Some((joined.mailbox.waits_since()?, &joined.mailbox))).collect();
+        waiting.sort_unstable_by_key(|(since, _)| *since);
+        let now = Instant::now();
+        let is_stuck = |since: Instant| now.saturating_duration_since(since) >= limits::STALLED_AFTER;
+        let stuck = waiting.iter().take_while(|(since, _)| is_stuck(*since) && budget.is_high());
+        let ended = stuck.inspect(|(_, mailbox)| mailbox.give_up()).count();
+        if ended > 0 {
+            tracing::warn!(links = ended, "the node's buffers are nearly full: links that nobody reads were ended");
+        }
+        match waiting.len() > ended {
+            true if budget.is_exceeded() => Room::None,
+            true => Room::Little,
+            // Others have filled it, and relieve it.
+            false => Room::Enough,
+        }
+    }
+
     fn mailbox(&self, link: LinkId) -> Option<Arc<Mailbox>> {
         self.links().get(&link).map(|joined| Arc::clone(&joined.mailbox))
     }
@@ -155,6 +202,16 @@ impl Station {
     }
 }
 
+/// What the node's buffers have for more messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    Enough,
+    /// Those that wait in vain are to be looked at.
+    Little,
+    /// Whoever reads is waited for.
+    None,
+}
+
 type Acking = Pin<Box<dyn Future<Output = lapin::Result<()>> + Send>>;
 
 /// Keeps a place until nobody wants it any more and its last link is over.
@@ -171,7 +228,8 @@ pub(crate) async fn keep<R: Role>(station: Arc<Station>, settings: Settings, mut
                 backoff.reset();
                 tracing::info!(broker = %up.broker, queue = up.queue.as_str(), "at the broker");
                 station.up.send_replace(Some(Arc::clone(&up)));
-                let serving = Serving { station: &station, up, role: &mut role, consumer, events };
+                let prefetch = settings.prefetch;
+                let serving = Serving { station: &station, up, role: &mut role, consumer, events, prefetch };
                 let ended = serving.run().await;
                 let Err(why) = ended else { return station.lose("closed") };
                 tracing::warn!(broker = %settings.broker.shown(), error = why, "the broker was lost");
@@ -199,6 +257,7 @@ struct Serving<'a, R> {
     role: &'a mut R,
     consumer: Consumer,
     events: Connected,
+    prefetch: u16,
 }
 
 impl<R: Role> Serving<'_, R> {
@@ -209,18 +268,20 @@ impl<R: Role> Serving<'_, R> {
     async fn run(mut self) -> Result<(), String> {
         let mut burst = Vec::with_capacity(BURST);
         let mut acking: Option<Acking> = None;
-        let mut unacked = None;
+        let mut receipts = Receipts::new(self.prefetch);
         let mut announcing = interval(ANNOUNCE);
         announcing.reset();
         let mut looking = Looking { interval: interval(RETURNS), left: 0, seen: 0 };
         let mut is_leaving = false;
         self.role.announce(&self.up, true);
         let ended = loop {
+            // What is not taken out waits at the broker, but for what `prefetch` lets it send.
+            let room = self.station.relieve();
             tokio::select! {
                 biased;
-                more = poll_fn(|cx| take_burst(&mut self.consumer, cx, &mut burst)) => {
+                more = poll_fn(|cx| take_burst(&mut self.consumer, cx, &mut burst)), if room != Room::None => {
                     for delivery in burst.drain(..) {
-                        unacked = Some(delivery.delivery_tag);
+                        receipts.owe(&delivery);
                         self.pass_on(delivery);
                     }
                     if let Err(why) = more {
@@ -233,6 +294,7 @@ impl<R: Role> Serving<'_, R> {
                         break Err(error.to_string());
                     }
                 }
+                () = receipts.late.as_mut(), if receipts.is_waiting() => receipts.call(),
                 event = poll_fn(|cx| self.events.as_mut().poll_next(cx)) => match event {
                     Some(Event::ConnectionBlocked(why)) => {
                         tracing::warn!(broker = %self.up.broker, why, "the broker takes no messages for now");
@@ -256,13 +318,14 @@ impl<R: Role> Serving<'_, R> {
                     is_leaving = true;
                     self.role.leave(&self.up);
                 }
-                () = self.station.left.notified(), if is_leaving => {}
+                () = tokio::time::sleep(LOOK_AGAIN), if room != Room::Enough => {}
+                () = self.station.left.notified() => self.role.link_left(),
             }
             if is_leaving && self.station.is_empty() {
                 break Ok(());
             }
             if acking.is_none()
-                && let Some(tag) = unacked.take()
+                && let Some(tag) = receipts.take_due()
             {
                 let up = Arc::clone(&self.up);
                 acking = Some(Box::pin(async move { up.acknowledge(tag).await }));
@@ -287,18 +350,63 @@ impl<R: Role> Serving<'_, R> {
         }
     }
 
-    fn give_back(&self) {
+    fn give_back(&mut self) {
         for message in self.up.returned() {
             let Delivery { routing_key, properties, data, .. } = message.delivery;
             if properties.kind().is_some() {
                 // It was asked whether that queue is still there.
                 self.station.end_at(routing_key.as_str());
+                self.role.queue_gone(routing_key.as_str());
             } else if let Some(header) = Header::read(&data)
                 && let Some(mailbox) = self.station.mailbox(header.link)
             {
                 mailbox.give_back(data.into());
             }
         }
+    }
+}
+
+/// What was taken out and is yet to be acknowledged: together, because each acknowledgement costs both ends as much as a
+/// message. What is not acknowledged is kept by the broker, which sends no more than `prefetch` beyond it.
+struct Receipts {
+    /// The last one; it stands for those before it.
+    tag: Option<u64>,
+    messages: u16,
+    bytes: usize,
+    most: u16,
+    is_due: bool,
+    late: Pin<Box<Sleep>>,
+}
+
+impl Receipts {
+    fn new(prefetch: u16) -> Self {
+        let (late, most) = (Box::pin(tokio::time::sleep(RECEIPT)), (prefetch / 4).clamp(1, RECEIPT_MESSAGES));
+        Self { tag: None, messages: 0, bytes: 0, most, is_due: false, late }
+    }
+
+    fn owe(&mut self, delivery: &Delivery) {
+        if self.tag.replace(delivery.delivery_tag).is_none() {
+            self.late.as_mut().reset(Instant::now() + RECEIPT);
+        }
+        self.messages = self.messages.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(delivery.data.len());
+        self.is_due |= self.messages >= self.most || self.bytes >= RECEIPT_BYTES;
+    }
+
+    /// Whether there are any that may wait for others.
+    const fn is_waiting(&self) -> bool {
+        self.tag.is_some() && !self.is_due
+    }
+
+    /// They have waited for long enough.
+    const fn call(&mut self) {
+        self.is_due = true;
+    }
+
+    fn take_due(&mut self) -> Option<u64> {
+        let tag = self.tag.take_if(|_| self.is_due)?;
+        (self.messages, self.bytes, self.is_due) = (0, 0, false);
+        Some(tag)
     }
 }
 

@@ -1,4 +1,10 @@
 //! Whether there is reason to look for what came back.
+//!
+//! The AMQP client (lapin 4.12) tells nobody of a return: it is no `Event`, no delegate is called, and what came back is kept
+//! until somebody asks (`Channel::wait_for_confirms`). It could be learnt without asking in two ways. With confirms, each message
+//! has a future of its own and an answer of the broker's. With an RPC behind each batch, its answer comes after whatever
+//! was returned; that is a message each way. Both cost every message what now 50 looks a second cost all of them together:
+//! a lock and an empty list. So a return is told up to 20 ms late, and nothing else waits for it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
