@@ -4,9 +4,9 @@
 //! no randomness. One link has a session at each end; a simulation can step two of them through any schedule.
 //!
 //! Where to find what: `handshake` (HELLO to WELCOME), `registration` (endpoint sets), `outbound` (what an application
-//! does with streams), `inbound` (what the peer does with them), `stream` (one exchange's states), `flow` (byte credit),
-//! `lease` (request credit), `scheduler` (what leaves next), `liveness` (heartbeats), `drain`; `datagrams` (what is
-//! otherwise on links that reorder and lose).
+//! does with streams), `inbound` (what the peer does with them), `table` (all streams), `stream` (one exchange's states),
+//! `flow` (byte credit), `lease` (request credit), `scheduler` (what leaves next), `liveness` (heartbeats), `drain`,
+//! `ending`; `datagrams` (what is otherwise on links that reorder and lose).
 //!
 //! A session never trusts the peer: what breaks a rule closes the link with a code ([`ProtocolError`]), and every queue
 //! here is bounded by a lease, a window or a name in [`crate::limits`].
@@ -14,10 +14,13 @@
 mod budget;
 mod datagrams;
 mod drain;
+mod ending;
 mod event;
 mod flow;
 mod handshake;
 mod inbound;
+#[cfg(any(test, feature = "testing"))]
+mod invariants;
 pub mod lease;
 mod liveness;
 mod outbound;
@@ -26,6 +29,7 @@ mod proof;
 mod registration;
 mod scheduler;
 mod stream;
+mod table;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -44,17 +48,18 @@ pub use self::registration::RegisterError;
 
 use self::datagrams::Datagrams;
 use self::drain::Drain;
-use self::flow::{FlowError, ReceiveWindow, SendCredit};
+use self::flow::{ReceiveWindow, SendCredit};
 use self::handshake::Handshake;
 use self::lease::Lease;
 use self::liveness::{Due, Liveness};
 use self::registration::Assembly;
 use self::scheduler::Scheduler;
-use self::stream::{Side, Stream, Wire};
+use self::stream::Stream;
+use self::table::IDS;
 use crate::endpoint::EndpointDescriptor;
 use crate::frame::{
-    Close, CloseCode, DrainPhase, Frame, HealthStatus, Heartbeat, HeartbeatAck, LeaseUpdate, ReceiveLimits,
-    RefusedEndpoint, StreamId, bounded_text,
+    CloseCode, DrainPhase, Frame, HealthStatus, Heartbeat, HeartbeatAck, LeaseUpdate, ReceiveLimits, RefusedEndpoint,
+    StreamId,
 };
 use crate::limits;
 
@@ -64,9 +69,6 @@ enum Role {
     Service,
     Gateway,
 }
-
-/// Room for ids that a session keeps. A map that is nearly full of entries that come and go is rebuilt again and again.
-const IDS: usize = 128;
 
 #[derive(Debug)]
 enum State {
@@ -245,24 +247,6 @@ impl Session {
         result
     }
 
-    /// What the link brought is not a frame.
-    pub fn handle_error(&mut self, error: ProtocolError) {
-        self.close(error.code, error.text);
-    }
-
-    /// The link ended.
-    pub fn handle_link_closed(&mut self) {
-        match &self.state {
-            State::Closed(_) => {}
-            State::Closing(closed) => self.state = State::Closed(closed.clone()),
-            State::Ending { .. } => self.end_now(),
-            State::Handshake(_) | State::Established => {
-                let text = "the link ended without CLOSE".to_owned();
-                self.end(Closed { by: ClosedBy::Link, code: CloseCode::Normal, text }, None);
-            }
-        }
-    }
-
     /// Time has passed: at the latest when [`Output::Idle`] said.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.clock = now;
@@ -311,35 +295,6 @@ impl Session {
         }
     }
 
-    /// Service: offers its whole endpoint set, replacing the one before.
-    ///
-    /// # Errors
-    /// When the set is over a limit, or the link is not established.
-    pub fn register(&mut self, revision: u64, endpoints: Vec<EndpointDescriptor>) -> Result<(), RegisterError> {
-        if !self.is_established() {
-            return Err(RegisterError::NotEstablished);
-        }
-        registration::check_ids(&endpoints).map_err(|error| RegisterError::Ids(error.text))?;
-        if self.datagrams.is_some() {
-            return self.offer(revision, endpoints);
-        }
-        for frame in registration::update_frames(revision, endpoints, self.peer.max_frame as usize)? {
-            self.scheduler.control(frame);
-        }
-        Ok(())
-    }
-
-    /// Gateway: answers an endpoint set; what is not named is accepted.
-    pub fn endpoints_result(&mut self, revision: u64, refused: Vec<RefusedEndpoint>) {
-        if self.datagrams.is_some() && self.is_established() {
-            self.answer_offer(revision, refused);
-        } else if self.is_established() {
-            for frame in registration::result_frames(revision, refused, self.peer.max_frame as usize) {
-                self.scheduler.control(frame);
-            }
-        }
-    }
-
     /// What the next heartbeat says. A change of status is said at once.
     pub fn set_health(&mut self, status: HealthStatus, load: u32, now: Instant) {
         self.load = load;
@@ -361,38 +316,6 @@ impl Session {
     /// is in flight keeps its slots of the one before. The gateway is not told: see [`Session::announce_lease`].
     pub fn share_lease(&mut self, lease: Arc<Lease>) {
         self.inbound_lease = lease;
-    }
-
-    /// Asks the peer to open nothing more on this link; [`Event::Drained`] tells when all it opened is over. In the
-    /// handshake: as soon as it has ended.
-    pub fn drain(&mut self, now: Instant) {
-        if self.drain != Drain::Open {
-            return;
-        }
-        if matches!(self.state, State::Handshake(_)) {
-            self.drain = Drain::Wanted;
-        }
-        if self.is_established() {
-            self.drain = Drain::Asked { since: now };
-            let last = StreamId::CONNECTION;
-            self.scheduler.control(Frame::Drain(crate::frame::Drain { phase: DrainPhase::Request, last }));
-        }
-    }
-
-    /// Ends the link with CLOSE; all streams on it get their outcome now.
-    pub fn close(&mut self, code: CloseCode, text: String) {
-        if matches!(self.state, State::Closing(_) | State::Closed(_) | State::Ending { .. }) {
-            return self.end_now();
-        }
-        let text = bounded_text(text);
-        match code {
-            // It takes nothing: what is queued is what it did not take.
-            CloseCode::Overload => self.scheduler.clear(),
-            _ => self.scheduler.clear_but_outcomes(),
-        }
-        let last = self.last_accepted;
-        self.scheduler.control(Frame::Close(Box::new(Close { code, last, text: text.clone() })));
-        self.end(Closed { by: ClosedBy::Local, code, text }, None);
     }
 
     /// The next event alone, for a driver whose link takes no more frames now.
@@ -472,184 +395,5 @@ impl Session {
         if self.overloaded_since.is_none() && self.scheduler.control_len() > limits::CONTROL_QUEUE + lease {
             self.overloaded_since = Some(now);
         }
-    }
-
-    /// The session is over: every stream gets its outcome. `accepted`: the highest id the peer took.
-    fn end(&mut self, closed: Closed, accepted: Option<StreamId>) {
-        self.state = match closed.by {
-            ClosedBy::Local => State::Closing(closed),
-            ClosedBy::Peer | ClosedBy::Link => {
-                self.scheduler.clear();
-                State::Closed(closed)
-            }
-        };
-        let slots: Vec<u32> = self.streams.iter().map(|(slot, _)| slot as u32).collect();
-        for slot in slots {
-            let Some(stream) = self.streams.get_mut(slot as usize) else { continue };
-            let unseen = match (stream.side, stream.wire, stream.id) {
-                (Side::Opener, Wire::Unsent, _) => true,
-                // What was answered was seen, whatever the peer says.
-                (Side::Opener, Wire::Live, Some(id)) => {
-                    !stream.receive.answered && accepted.is_some_and(|last| id > last)
-                }
-                _ => false,
-            };
-            stream.fail(if unseen { StreamFailure::Unseen } else { StreamFailure::Lost });
-            self.notify(slot);
-            self.finish_wire(slot);
-        }
-    }
-
-    /// The peer opens nothing above `last` any more.
-    fn agree_drain(&mut self, last: StreamId) {
-        self.drain = Drain::Agreed { last, reported: false };
-        self.await_stragglers();
-        self.check_drained();
-    }
-
-    fn check_drained(&mut self) {
-        if self.accepted == 0
-            && self.is_established()
-            && let Drain::Agreed { last, reported: false } = self.drain
-            && self.has_all_to(last)
-        {
-            self.drain = Drain::Agreed { last, reported: true };
-            self.has_settled();
-            self.events.push_back(Event::Drained);
-        }
-    }
-
-    /// Puts a new stream into the table.
-    fn insert(&mut self, side: Side, wire: Wire) -> u32 {
-        self.generation = self.generation.wrapping_add(1);
-        let mine = self.common.limits.stream_window;
-        let window = ReceiveWindow::new(mine, limits::STREAM_WINDOW_MAX);
-        let credit = SendCredit::new(self.peer.stream_window);
-        match side {
-            Side::Opener => self.opened += 1,
-            Side::Responder => self.accepted += 1,
-        }
-        self.streams.insert(Stream::new(side, wire, self.generation, credit, window)) as u32
-    }
-
-    fn key(&self, slot: u32) -> StreamKey {
-        let generation = self.streams.get(slot as usize).map_or(0, |stream| stream.generation);
-        StreamKey { index: slot, generation }
-    }
-
-    /// The stream that `key` names, while it is not forgotten.
-    fn stream(&mut self, key: StreamKey) -> Option<&mut Stream> {
-        self.streams.get_mut(key.index as usize).filter(|stream| stream.generation == key.generation)
-    }
-
-    /// Somebody may wait for this stream.
-    fn notify(&mut self, slot: u32) {
-        let Some(stream) = self.streams.get_mut(slot as usize) else { return };
-        if !stream.released && !std::mem::replace(&mut stream.notified, true) {
-            let key = StreamKey { index: slot, generation: stream.generation };
-            self.events.push_back(Event::Stream(key));
-        }
-    }
-
-    /// The stream is Done: its slot of the lease is free, and frames for it are late from now on.
-    fn finish_wire(&mut self, slot: u32) {
-        let Some(stream) = self.streams.get_mut(slot as usize) else { return };
-        if stream.wire != Wire::Done {
-            // What never left can be taken back.
-            if stream.wire != Wire::Unsent {
-                stream.send.clear();
-            }
-            stream.wire = Wire::Done;
-            if stream.side == Side::Opener {
-                // The responder's goes with its application: a handler outlives a lost link.
-                stream.permit = None;
-            }
-            if let Some(id) = stream.id {
-                self.by_id.remove(&id);
-            }
-            match stream.side {
-                Side::Opener => self.opened -= 1,
-                Side::Responder => self.accepted -= 1,
-            }
-        }
-        if stream.is_over() {
-            self.forget(slot);
-        }
-        self.check_drained();
-    }
-
-    fn forget(&mut self, slot: u32) {
-        let stream = self.streams.remove(slot as usize);
-        self.common.budget.sub(stream.receive.queue.len());
-        self.common.budget.shrink(stream.receive.window.beyond());
-        if self.streams.is_empty() && self.streams.capacity() > 1024 {
-            self.streams.shrink_to_fit();
-            self.by_id.shrink_to(IDS);
-        }
-    }
-
-    /// Forgets what was received and not read.
-    fn discard(&mut self, slot: u32) {
-        if let Some(stream) = self.streams.get_mut(slot as usize) {
-            self.common.budget.sub(stream.discard());
-        }
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        for (_, stream) in &self.streams {
-            self.common.budget.sub(stream.receive.queue.len());
-            self.common.budget.shrink(stream.receive.window.beyond());
-        }
-    }
-}
-
-impl From<FlowError> for ProtocolError {
-    fn from(_: FlowError) -> Self {
-        Self::with(CloseCode::FlowControl, "more bytes than credit, or credit beyond its bound")
-    }
-}
-
-#[cfg(any(test, feature = "testing"))]
-impl Session {
-    /// What must hold at any time, for simulations.
-    ///
-    /// # Errors
-    /// Says what does not hold.
-    pub fn check_invariants(&self) -> Result<(), String> {
-        let live = |side| self.streams.iter().filter(|(_, s)| s.side == side && s.wire != Wire::Done).count();
-        let counted = (live(Side::Opener), live(Side::Responder));
-        if counted != (self.opened, self.accepted) {
-            return Err(format!("{counted:?} streams live, {:?} counted", (self.opened, self.accepted)));
-        }
-        if !self.receive_window.is_sound() {
-            return Err(format!("link window {:?}", self.receive_window));
-        }
-        for (slot, stream) in &self.streams {
-            if !stream.receive.window.is_sound() {
-                return Err(format!("stream {slot} window {:?}", stream.receive.window));
-            }
-            let most = limits::STREAM_WINDOW_MAX.max(self.common.limits.stream_window) as usize;
-            if stream.receive.queue.len() > most {
-                return Err(format!("stream {slot} buffers {}", stream.receive.queue.len()));
-            }
-            if stream.wire == Wire::Done && stream.permit.is_some() && (stream.side == Side::Opener || stream.released)
-            {
-                return Err(format!("stream {slot} is done and holds its lease"));
-            }
-        }
-        for (id, slot) in &self.by_id {
-            if self.streams.get(*slot as usize).is_none_or(|stream| stream.id != Some(*id)) {
-                return Err(format!("id {id} names the wrong stream"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Streams in the table, whether over on the wire or not.
-    #[must_use]
-    pub fn remembered(&self) -> usize {
-        self.streams.len()
     }
 }

@@ -8,7 +8,9 @@
 
 use std::time::Instant;
 
-use crate::frame::StreamId;
+use super::event::Event;
+use super::{Session, State};
+use crate::frame::{Drain as DrainFrame, DrainPhase, Frame, StreamId};
 use crate::limits;
 
 /// Our own drain of a link.
@@ -38,6 +40,43 @@ impl Drain {
         match self {
             Self::Open | Self::Wanted | Self::Asked { .. } => true,
             Self::Agreed { last, .. } => id <= last,
+        }
+    }
+}
+
+impl Session {
+    /// Asks the peer to open nothing more on this link; [`Event::Drained`] tells when all it opened is over. In the
+    /// handshake: as soon as it has ended.
+    pub fn drain(&mut self, now: Instant) {
+        if self.drain != Drain::Open {
+            return;
+        }
+        if matches!(self.state, State::Handshake(_)) {
+            self.drain = Drain::Wanted;
+        }
+        if self.is_established() {
+            self.drain = Drain::Asked { since: now };
+            let last = StreamId::CONNECTION;
+            self.scheduler.control(Frame::Drain(DrainFrame { phase: DrainPhase::Request, last }));
+        }
+    }
+
+    /// The peer opens nothing above `last` any more.
+    pub(super) fn agree_drain(&mut self, last: StreamId) {
+        self.drain = Drain::Agreed { last, reported: false };
+        self.await_stragglers();
+        self.check_drained();
+    }
+
+    pub(super) fn check_drained(&mut self) {
+        if self.accepted == 0
+            && self.is_established()
+            && let Drain::Agreed { last, reported: false } = self.drain
+            && self.has_all_to(last)
+        {
+            self.drain = Drain::Agreed { last, reported: true };
+            self.has_settled();
+            self.events.push_back(Event::Drained);
         }
     }
 }

@@ -4,6 +4,8 @@
 //! credit returns when bytes arrive, so no stalled stream can stall the link.
 
 use super::budget::Budget;
+use super::event::ProtocolError;
+use crate::frame::CloseCode;
 use crate::limits;
 
 /// A peer broke the rules of credit; the link closes with `flow_control`.
@@ -109,6 +111,12 @@ impl ReceiveWindow {
     #[cfg(any(test, feature = "testing"))]
     pub(super) const fn is_sound(&self) -> bool {
         self.granted + self.owed as u64 <= self.size as u64 && self.size <= self.most
+    }
+}
+
+impl From<FlowError> for ProtocolError {
+    fn from(_: FlowError) -> Self {
+        Self::with(CloseCode::FlowControl, "more bytes than credit, or credit beyond its bound")
     }
 }
 

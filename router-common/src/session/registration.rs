@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use super::Session;
 use super::event::ProtocolError;
 use crate::endpoint::{EndpointDescriptor, EndpointId};
 use crate::frame::{EndpointsResult, EndpointsUpdate, Frame, RefusedEndpoint};
@@ -250,6 +251,37 @@ pub(super) fn check_ids(endpoints: &[EndpointDescriptor]) -> Result<(), Protocol
     match endpoints.iter().find(|endpoint| !seen.insert(endpoint.id)) {
         Some(twice) => Err(ProtocolError::new(format!("endpoint id {} stands twice in one set", twice.id))),
         None => Ok(()),
+    }
+}
+
+impl Session {
+    /// Service: offers its whole endpoint set, replacing the one before.
+    ///
+    /// # Errors
+    /// When the set is over a limit, or the link is not established.
+    pub fn register(&mut self, revision: u64, endpoints: Vec<EndpointDescriptor>) -> Result<(), RegisterError> {
+        if !self.is_established() {
+            return Err(RegisterError::NotEstablished);
+        }
+        check_ids(&endpoints).map_err(|error| RegisterError::Ids(error.text))?;
+        if self.datagrams.is_some() {
+            return self.offer(revision, endpoints);
+        }
+        for frame in update_frames(revision, endpoints, self.peer.max_frame as usize)? {
+            self.scheduler.control(frame);
+        }
+        Ok(())
+    }
+
+    /// Gateway: answers an endpoint set; what is not named is accepted.
+    pub fn endpoints_result(&mut self, revision: u64, refused: Vec<RefusedEndpoint>) {
+        if self.datagrams.is_some() && self.is_established() {
+            self.answer_offer(revision, refused);
+        } else if self.is_established() {
+            for frame in result_frames(revision, refused, self.peer.max_frame as usize) {
+                self.scheduler.control(frame);
+            }
+        }
     }
 }
 
