@@ -5,133 +5,57 @@
 //! about to be replaced leads nobody to who has left. Changes that come together can share a publication
 //! ([`Registry::leave_publications_to`]); whatever a service is told of its registration waits for it. Routing state is the union of the live links and nothing else. The registry
 //! reads no clock, sends no request, and does not know transports; a link is whatever implements [`LinkHandle`].
+//!
+//! What comes over a link comes by [`Registry::event`]. `joining` is a link's coming, `registering` its endpoints, `parting` its
+//! end; `books` what all of it is written into, with `catalogue` and `ownership` for endpoints, `member` for an instance,
+//! `placement` for links on workers; `publish` when a table is due, and what is in it; `circuits` who is ejected, `leaving`
+//! that this very node leaves, `views` and `vitals` what people are told.
 
 mod books;
 mod catalogue;
 mod circuits;
+mod counts;
+mod handle;
+mod joining;
 mod leaving;
 mod member;
 mod ownership;
+mod parting;
 mod placement;
 pub mod policy;
 mod publish;
+mod registering;
 mod settings;
 pub mod views;
 mod vitals;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use router_common::endpoint::EndpointDescriptor;
-use router_common::frame::{CloseCode, RefusedEndpoint};
-use router_common::identity::{Instance, ServiceName};
-use router_common::limits;
-use router_common::session::{Accepted, Closed, ClosedBy, Joining, Silence};
-use router_link::{ConnectionEvent, Handle, Refused};
+use router_common::identity::ServiceName;
+use router_common::session::Silence;
+use router_link::{ConnectionEvent, Handle};
 
 use self::books::{Books, Say, members_of};
-use self::member::{Leaving, Linked, Member};
+use self::counts::Counters;
+pub use self::counts::Counts;
+pub use self::handle::LinkHandle;
+pub use self::joining::{INSTANCES, Joined};
+use self::member::Member;
 pub use self::policy::Policy;
 pub use self::publish::Promotion;
 use self::publish::{Draft, Publisher};
 pub use self::settings::RegistrySettings;
-use crate::routing::instance::{Health, InstanceState, LinkId, LinkState};
+use crate::routing::instance::{Health, LinkId, LinkState};
 use crate::routing::table::{RouteTable, Shape};
 
-/// Live instances of one gateway: a bound on memory, ten times what PERFORMANCE asks a node to bear.
-pub const INSTANCES: usize = 10_000;
 /// What may wait to be said until a table is published; with more, that is not left to anybody else.
 const SAYS: usize = 1_024;
 /// How long a link that belongs to no instance any more may finish what is in flight on it.
 pub const LEAVING_GRACE: Duration = Duration::from_secs(30);
-
-/// What the registry needs of a link. What takes a lock of its own is called without
-/// the registry's.
-pub trait LinkHandle: Clone + Send + Sync + 'static {
-    /// Asks the service to open nothing more on this link.
-    fn drain(&self);
-    /// Ends the link.
-    fn close(&self, code: CloseCode, text: &str);
-    /// Tells what became of a revision of the instance's endpoints.
-    fn endpoints_result(&self, revision: u64, refused: Vec<RefusedEndpoint>);
-    /// Whether nothing is in flight on it, in either direction.
-    fn is_idle(&self) -> bool;
-    /// Transport and address, for lists; takes no lock.
-    fn peer(&self) -> String;
-    /// The transport's name; takes no lock.
-    fn transport(&self) -> &'static str;
-    /// Whether it carries bodies of any length, or small messages only; takes no lock.
-    fn is_streaming(&self) -> bool;
-}
-
-impl LinkHandle for Handle {
-    fn drain(&self) {
-        Self::drain(self);
-    }
-
-    fn close(&self, code: CloseCode, text: &str) {
-        Self::close(self, code, text);
-    }
-
-    fn endpoints_result(&self, revision: u64, refused: Vec<RefusedEndpoint>) {
-        Self::endpoints_result(self, revision, refused);
-    }
-
-    fn is_idle(&self) -> bool {
-        self.streams() == (0, 0)
-    }
-
-    fn is_streaming(&self) -> bool {
-        Self::is_streaming(self)
-    }
-
-    fn peer(&self) -> String {
-        Self::peer(self).to_string()
-    }
-
-    fn transport(&self) -> &'static str {
-        Self::peer(self).transport
-    }
-}
-
-/// A link that has joined.
-#[derive(Debug)]
-pub struct Joined {
-    /// Its name in all further calls.
-    pub link: LinkId,
-    /// Who is to drive it, and is taken to from now on.
-    pub worker: usize,
-    pub instance: Arc<InstanceState>,
-    /// What the session is to answer.
-    pub accepted: Accepted,
-}
-
-/// How often something happened since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Counts {
-    /// Instances that joined.
-    pub joined: u64,
-    /// Joins refused, for whatever reason.
-    pub refused: u64,
-    /// Instances whose place a newer process took.
-    pub superseded: u64,
-    /// Instances that ended without a good-bye.
-    pub lost: u64,
-    /// Tables published.
-    pub published: u64,
-}
-
-#[derive(Debug, Default)]
-struct Counters {
-    joined: AtomicU64,
-    refused: AtomicU64,
-    superseded: AtomicU64,
-    lost: AtomicU64,
-    published: AtomicU64,
-}
 
 /// The live instances of one gateway. `H` is a link's handle.
 pub struct Registry<H = Handle> {
@@ -216,29 +140,6 @@ impl<H: LinkHandle> Registry<H> {
         }
     }
 
-    /// An authenticated service wants its link to join (SPEC 2, 4, 8). The same incarnation gets a further link;
-    /// a newer one of the same identity supersedes the instance, whose links drain and then close.
-    ///
-    /// `here` is the worker that has it. [`Joined::worker`] may be another one: the worker that has the fewest links of the
-    /// instance, then the fewest at all, so that an instance's links lie apart however often they are made anew.
-    ///
-    /// # Errors
-    ///
-    /// What the service is told before its link closes: `forbidden` by policy, `identity_in_use`, `superseded` if a
-    /// newer process has taken its place, or `too_many_links`.
-    pub fn join(&self, joining: &Joining, handle: &H, here: usize, now: Instant) -> Result<Joined, Refused> {
-        let outcome = self.books_then(now, |books, says| self.admit(books, says, joining, handle, here, now));
-        let instance = &joining.hello.instance;
-        match &outcome {
-            Ok(_) => tracing::info!(%instance, link = joining.hello.link, peer = handle.peer(), "link joined"),
-            Err(refused) => {
-                self.counters.refused.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(%instance, identity = %joining.identity, peer = handle.peer(), %refused, "join refused");
-            }
-        }
-        outcome
-    }
-
     /// What a link's driver reports. Answers endpoint sets itself; forgets the link when it has closed.
     pub fn event(&self, link: LinkId, event: ConnectionEvent, now: Instant) {
         match event {
@@ -318,196 +219,7 @@ impl<H: LinkHandle> Registry<H> {
     /// How often something happened since the start.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Counts {
-            joined: read(&self.counters.joined),
-            refused: read(&self.counters.refused),
-            superseded: read(&self.counters.superseded),
-            lost: read(&self.counters.lost),
-            published: read(&self.counters.published),
-        }
-    }
-
-    fn admit(
-        &self,
-        books: &mut Books<H>,
-        says: &mut Vec<Say<H>>,
-        joining: &Joining,
-        handle: &H,
-        here: usize,
-        now: Instant,
-    ) -> Result<Joined, Refused> {
-        let (hello, identity) = (&joining.hello, &joining.identity);
-        let instance = &hello.instance;
-        if books.is_leaving {
-            return Err(Refused::new(CloseCode::Shutdown, "the gateway is shutting down"));
-        }
-        if !self.settings.policy.may_register(identity, &instance.service) {
-            let text = format!("`{identity}` may not register the service `{}`", instance.service);
-            return Err(Refused::new(CloseCode::Forbidden, text));
-        }
-        let present = books.by_instance.get(instance).copied();
-        let superseded = match present.and_then(|key| Some((key, books.members.get(&key)?))) {
-            // The same process: by another way it may have proved itself otherwise.
-            Some((_, member)) if member.may_be(identity, hello) => None,
-            Some((_, member)) if member.incarnation == hello.incarnation || !member.has_been(identity) => {
-                let text = format!("the instance `{}` is held by another identity", instance.id);
-                return Err(Refused::new(CloseCode::IdentityInUse, text));
-            }
-            Some((_, member)) if member.incarnation > hello.incarnation => {
-                return Err(Refused::new(CloseCode::Superseded, SUPERSEDED));
-            }
-            Some(_) => present,
-            None if books.members.len() >= INSTANCES => {
-                let text = format!("this gateway holds as many instances as it may ({INSTANCES})");
-                return Err(Refused::new(CloseCode::TooManyLinks, text));
-            }
-            None => None,
-        };
-        if let Some(key) = superseded {
-            self.counters.superseded.fetch_add(1, Ordering::Relaxed);
-            // Its place is empty until the newer process is ready: an outage, not an absence.
-            books.remove(key, Some(now), now, says);
-        }
-        let key = match books.by_instance.get(instance) {
-            Some(&key) => key,
-            None => {
-                self.counters.joined.fetch_add(1, Ordering::Relaxed);
-                books.add(joining, self.settings.tier(&instance.region), now)
-            }
-        };
-        let link = LinkId(books.take_number());
-        let Some(member) = books.members.get_mut(&key) else {
-            return Err(Refused::new(CloseCode::ProtocolError, "the instance has just left"));
-        };
-        // A link that comes again was lost, though nobody has noticed yet, or it replaces one that was released.
-        let berth = (hello.preference, hello.link);
-        let replaced = member.take_links(|linked| linked.berth() == berth);
-        if member.links().len() >= usize::from(limits::LINKS) {
-            let text = format!("an instance may have at most {} links", limits::LINKS);
-            return Err(Refused::new(CloseCode::TooManyLinks, text));
-        }
-        for linked in &replaced {
-            books.links.remove(linked.state.id());
-        }
-        let serving = member.links().iter().filter(|linked| !linked.state.is_draining());
-        // Those of one way serve together, and are to lie apart.
-        let serving = serving.filter(|linked| linked.state.preference() == hello.preference);
-        let worker = books.links.choose(serving.map(|linked| linked.state.worker()), here);
-        let state = LinkState::new(link, member.state.clone(), handle.clone(), worker).preferred(hello.preference);
-        let state = state.streaming(handle.is_streaming());
-        member.add_link(Linked {
-            state: Arc::new(state),
-            number: hello.link,
-            transport: handle.transport(),
-            peer: handle.peer(),
-            identity: identity.clone(),
-            since: now,
-            released: false,
-        });
-        let accepted =
-            Accepted { lease: member.state.lease().clone(), revision: member.revision, links: self.settings.links() };
-        let instance = member.state.clone();
-        if member.set.is_some() {
-            // Before it has offered anything, no table has it.
-            books.publisher.changed(&instance.instance().service);
-            books.carry_anew(key, link, says);
-            books.recount(key);
-        }
-        for linked in replaced {
-            let (code, text) = MADE_ANEW;
-            let handle = linked.state.handle().clone();
-            if linked.released {
-                let leaving = Leaving { handle, until: now + LEAVING_GRACE, farewell: MADE_ANEW };
-                books.leaving.insert(linked.state.id(), leaving);
-            } else {
-                says.push(Say::Close(handle, code, text));
-            }
-        }
-        books.links.insert(link, key, worker);
-        Ok(Joined { link, worker, instance, accepted })
-    }
-
-    fn register(&self, link: LinkId, revision: u64, endpoints: Vec<EndpointDescriptor>, now: Instant) {
-        self.books_then(now, |books, says| {
-            let Some(key) = books.links.instance_of(link) else { return };
-            let Books { members, catalogue, .. } = books;
-            let Some(member) = members.get_mut(&key) else { return };
-            let Some(handle) = member.find_link(link).map(|link| link.handle().clone()) else { return };
-            if revision > member.revision {
-                let Instance { service, version, .. } = member.state.instance().clone();
-                let before = member.set.take();
-                let policy = &self.settings.policy;
-                // First the new, then away with the old: what is in both never changes hands.
-                let carries = member.carries();
-                let set = catalogue.offer(&service, &version, endpoints, before.as_deref(), carries, policy);
-                member.refused = catalogue.refused(&set);
-                member.set = Some(set);
-                member.revision = revision;
-                for refused in &member.refused {
-                    tracing::warn!(instance = %member.state.instance(), reason = refused.reason, "endpoint refused");
-                }
-                let gained = before.map(|before| catalogue.withdraw(&before, None)).unwrap_or_default();
-                books.recount(key);
-                books.offer_again(gained, says);
-            } else if revision < member.revision {
-                // Overtaken by a later one on another link. Where answers may be lost, it is offered until it is answered.
-                if !handle.is_streaming() {
-                    says.push(Say::Result(handle, member.revision, member.refused.clone()));
-                }
-                return;
-            }
-            if let Some(member) = books.members.get(&key) {
-                // Told again or not: it is told once it is true.
-                books.publisher.changed(&member.state.instance().service);
-                says.push(Say::Result(handle, revision, member.refused.clone()));
-            }
-        });
-    }
-
-    fn leave(&self, link: LinkId, closed: &Closed, now: Instant) {
-        self.books_then(now, |books, says| {
-            books.leaving.remove(&link);
-            let Some(key) = books.links.remove(link) else { return };
-            let Some(member) = books.members.get_mut(&key) else { return };
-            let was_draining = member.state.is_draining();
-            member.take_links(|linked| linked.state.id() == link);
-            if member.set.is_some() {
-                books.publisher.changed(&member.state.instance().service);
-            }
-            if member.links().is_empty() {
-                let said_goodbye = matches!(closed.code, CloseCode::Normal | CloseCode::Shutdown);
-                let withdrawn = was_draining || (said_goodbye && closed.by != ClosedBy::Link);
-                let instance = member.state.instance();
-                if withdrawn {
-                    tracing::info!(%instance, "instance left");
-                } else {
-                    self.counters.lost.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(%instance, code = %closed.code, text = closed.text, "instance lost");
-                }
-                books.remove(key, (!withdrawn).then_some(now), now, says);
-            } else {
-                books.carry_anew(key, link, says);
-                books.recount(key);
-            }
-        });
-    }
-
-    /// A link of no instance may end once its own drain is done and nothing else is in flight on it.
-    fn end_if_idle(&self, link: LinkId, now: Instant) {
-        let handle = self.books().leaving.get(&link).map(|leaving| leaving.handle.clone());
-        if handle.is_some_and(|handle| handle.is_idle()) {
-            self.end(link, now);
-        }
-    }
-
-    fn end(&self, link: LinkId, now: Instant) {
-        self.books_then(now, |books, says| {
-            if let Some(leaving) = books.leaving.remove(&link) {
-                let (code, text) = leaving.farewell;
-                says.push(Say::Close(leaving.handle, code, text));
-            }
-        });
+        self.counters.read()
     }
 
     /// Notes something that requests read from the instance itself.
@@ -597,7 +309,6 @@ fn say<H: LinkHandle>(says: Vec<Say<H>>) {
     }
 }
 
-const MADE_ANEW: (CloseCode, &str) = (CloseCode::Normal, "the link was made anew");
 const SUPERSEDED: &str = "a newer process has taken this instance's place";
 
 impl<H: LinkHandle> fmt::Debug for Registry<H> {

@@ -5,21 +5,24 @@ mod ways;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
 
 use http::Method;
 use proptest::prelude::{Just, ProptestConfig, Strategy as _, prop, prop_assert_eq, proptest};
-use router_common::frame::{HealthStatus, Hello, ReceiveLimits};
-use router_common::identity::{Identity, Incarnation, Version};
+use router_common::frame::{CloseCode, HealthStatus, Hello, ReceiveLimits, RefusedEndpoint};
+use router_common::identity::{Identity, Incarnation, Instance, Version};
+use router_common::limits;
 use router_common::path::RequestPath;
 use router_common::problem::ProblemCode;
+use router_common::session::{Closed, ClosedBy, Joining};
 use router_config::router::ServiceConfig;
+use router_link::Refused;
 
 use super::*;
 use crate::registry::views::CircuitState;
 use crate::routing::decision::{Rejection, RequestFacts, decide};
 use crate::routing::fixture::descriptor;
-use crate::routing::instance::Needs;
+use crate::routing::instance::{InstanceState, Needs};
 use crate::routing::outlier::OutlierPolicy;
 use crate::routing::strategy::Strategy;
 
