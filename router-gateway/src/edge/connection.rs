@@ -1,4 +1,10 @@
 //! One client connection: detects the protocol, serves its requests, ends it when it is idle or told to stop.
+//!
+//! `library` sets the HTTP library up, which hands each request to `requests`; `idle` knows how long there was none.
+
+mod idle;
+mod library;
+mod requests;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -7,47 +13,27 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
-use http::header::{CONNECTION, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
-use http_body::Body as _;
-use hyper::body::Incoming;
+use http::{Request, Response};
 use hyper::server::conn::{http1, http2};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
 use router_common::frame::Reason;
 use router_link::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFutureOwned;
-use tokio_util::task::TaskTracker;
 use tower::Service;
 
-use super::body::{RequestBody, ResponseBody, Upload};
+use self::idle::{Idle, Idleness};
+use self::library::{Spawn, http1_builder, http2_builder};
+use self::requests::Requests;
 use super::client::{ClientConnection, OpenGuard};
 use super::connect;
 use super::floor::Seat;
 use super::io::{EdgeIo, Protocol};
-use super::opened::OpenTunnel;
 use super::tunnel::Splice;
 use super::worker::Edge;
-use super::{Arrival, EdgeContext};
-use crate::http_semantics;
-
-/// Between two pings to an HTTP/2 client, and until a missing answer ends the connection.
-const H2_PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(15));
-
-/// The largest window there is (RFC 9113 6.9.1).
-const H2_WINDOW_MAX: u32 = (1 << 31) - 1;
-/// Bytes of one request body that an HTTP/2 client may send ahead of its reader.
-const H2_STREAM_WINDOW: u32 = 64 * 1024;
-
-/// After how long without a request a connection's HTTP/1.1 state is given up until the next one: making it anew costs
-/// a microsecond or two, keeping it some 10 KiB.
-const QUIET_AFTER: Duration = Duration::from_secs(1);
 
 /// What answers requests: the gateway's stack of layers, or a test's own service.
 pub trait Answering:
@@ -334,225 +320,5 @@ impl Ending {
     fn new(edge: &Edge) -> Self {
         let linger_over = Box::pin(edge.linger_over.requested());
         Self { linger_over, cut: Box::pin(edge.cut.requested()), is_finishing: false }
-    }
-}
-
-/// How long a connection has had nothing open. Requests do not touch the timer: it looks at times whether there were
-/// any, so it may say so late by [`QUIET_AFTER`], and never early.
-struct Idle {
-    limit: Duration,
-    since: Instant,
-    alarm: Option<Pin<Box<Sleep>>>,
-}
-
-/// How idle a connection is.
-enum Idleness {
-    /// For [`QUIET_AFTER`] at least.
-    Quiet,
-    /// For longer than it may.
-    Over,
-}
-
-impl Idle {
-    fn new(limit: Duration) -> Self {
-        Self { limit, since: Instant::now(), alarm: None }
-    }
-
-    /// Ready when there is something to say about idleness; it wants to be asked again then.
-    fn poll(&mut self, client: &ClientConnection, cx: &mut Context<'_>) -> Poll<Idleness> {
-        let (since, limit) = (self.since, self.limit);
-        let alarm = match &mut self.alarm {
-            // Its waker is this task's already.
-            Some(alarm) if !alarm.is_elapsed() => return Poll::Pending,
-            Some(alarm) => alarm,
-            none => none.insert(Box::pin(sleep_until(since + QUIET_AFTER.min(limit)))),
-        };
-        while alarm.as_mut().poll(cx).is_ready() {
-            let now = Instant::now();
-            if client.has_stirred() || client.is_busy() {
-                self.since = now;
-            }
-            let idle = now - self.since;
-            if idle >= limit {
-                return Poll::Ready(Idleness::Over);
-            }
-            if idle >= QUIET_AFTER {
-                alarm.as_mut().reset(self.since + limit);
-                // Leaves its waker; should it have rung already, the next look at it says so.
-                let _ = alarm.as_mut().poll(cx);
-                return Poll::Ready(Idleness::Quiet);
-            }
-            alarm.as_mut().reset(self.since + QUIET_AFTER.min(limit));
-        }
-        Poll::Pending
-    }
-
-    /// Ready when nothing has begun for too long.
-    fn poll_limit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let until = self.since + self.limit;
-        self.alarm.get_or_insert_with(|| Box::pin(sleep_until(until))).as_mut().poll(cx)
-    }
-}
-
-fn http1_builder(context: &EdgeContext) -> http1::Builder {
-    let settings = &context.settings;
-    let mut builder = http1::Builder::new();
-    // Patience is the byte stream's, which can say 408; the library's own timer cannot.
-    builder.timer(TokioTimer::new()).header_read_timeout(None);
-    // The byte stream sees whether a client has gone.
-    builder.half_close(true);
-    builder.max_header_size(settings.max_header_bytes);
-    // Any other number than the library's own costs two allocations a request.
-    if settings.max_headers != LIBRARY_MAX_HEADERS {
-        builder.max_headers(settings.max_headers);
-    }
-    builder
-}
-
-/// The number of fields that the HTTP library has room for on its stack, and its limit unless told otherwise.
-const LIBRARY_MAX_HEADERS: usize = 100;
-
-fn http2_builder(context: &EdgeContext, tasks: TaskTracker) -> http2::Builder<Spawn> {
-    let settings = &context.settings;
-    // Room for every body that may wait unread, so that none keeps the others of its connection from getting on: one of
-    // them may be what it waits for.
-    let connection_window = H2_STREAM_WINDOW.saturating_mul(settings.max_concurrent_streams).min(H2_WINDOW_MAX);
-    let mut builder = http2::Builder::new(Spawn(tasks));
-    builder
-        .timer(TokioTimer::new())
-        .keep_alive_interval(H2_PING.0)
-        .keep_alive_timeout(H2_PING.1)
-        .max_concurrent_streams(settings.max_concurrent_streams)
-        .enable_connect_protocol()
-        .max_header_list_size(u32::try_from(settings.max_header_bytes).unwrap_or(u32::MAX))
-        .initial_stream_window_size(H2_STREAM_WINDOW)
-        .initial_connection_window_size(connection_window);
-    builder
-}
-
-/// Runs the library's tasks (one an HTTP/2 stream) under the worker's tracker, so that they are waited for.
-#[derive(Clone)]
-struct Spawn(TaskTracker);
-
-impl<F> hyper::rt::Executor<F> for Spawn
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    fn execute(&self, future: F) {
-        // But what sends on a tunnel is the tunnel's.
-        if let Some(future) = connect::take_over(future) {
-            self.0.spawn(future);
-        }
-    }
-}
-
-/// The HTTP library's service: turns its requests into the house's and hands them to the stack.
-struct Requests<S> {
-    /// Called one at a time, by the connection's task alone; a copy a request would count references up and down.
-    stack: RefCell<S>,
-    connection: Arc<ClientConnection>,
-    edge: Arc<Edge>,
-}
-
-impl<S: Answering> hyper::service::Service<Request<Incoming>> for Requests<S> {
-    type Response = Response<ResponseBody>;
-    type Error = Infallible;
-    type Future = Answer<S::Future>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let connection = &self.connection;
-        let two_lengths = connection.begin();
-        let open = OpenGuard::new(Arc::clone(connection));
-        let (mut parts, incoming) = request.into_parts();
-        let connect = if parts.method == Method::CONNECT { parts.extensions.remove::<OnUpgrade>() } else { None };
-        let connect = connect.map(|upgrade| Box::new(Connect { upgrade, edge: Arc::clone(&self.edge) }));
-        let waits_for_continue = http_semantics::expects_continue(parts.version, &parts.headers);
-        let (body, upload) = if incoming.is_end_stream() {
-            (Body::empty(), None)
-        } else {
-            let upload = Arc::new(Upload::new(incoming.size_hint().exact()));
-            let open = OpenGuard::new(Arc::clone(connection));
-            (
-                Body::stream(RequestBody::new(incoming, &parts, Arc::clone(&upload), open, &self.edge.context)),
-                Some(upload),
-            )
-        };
-        let mut request = Request::from_parts(parts, body);
-        request.extensions_mut().insert(Arrival {
-            two_lengths,
-            client: connection.peer(),
-            connection: Arc::clone(connection),
-            upload,
-            sender: None,
-            waits_for_continue,
-            explain: false,
-            tunnel: None,
-        });
-        let head_only = *request.method() == Method::HEAD;
-        // The stack's services are always ready: their bounds answer 503, they do not make the connection wait.
-        Answer { answer: self.stack.borrow_mut().call(request), head_only, open: Some(open), connect }
-    }
-}
-
-/// What a CONNECT needs, if it opens a tunnel.
-struct Connect {
-    upgrade: OnUpgrade,
-    edge: Arc<Edge>,
-}
-
-/// The response is about to be given to the HTTP library: if it opens a tunnel, that is prepared.
-#[cold]
-fn prepare(response: &mut Response<Body>, open: &mut Option<OpenGuard>, connect: Option<Box<Connect>>) {
-    let Some(opened) = OpenTunnel::take(response) else { return };
-    match connect {
-        None => {
-            if let Some(open) = open {
-                open.connection().leave_tunnel(opened);
-            }
-        }
-        Some(connect) => {
-            let Some(open) = open.take() else { return };
-            let Connect { upgrade, edge } = *connect;
-            let tasks = edge.tasks.clone();
-            tasks.spawn(connect::run(upgrade, connect::expect(), opened, open, edge));
-        }
-    }
-}
-
-pin_project! {
-    /// A request's answer on its way.
-    pub(super) struct Answer<F> {
-        #[pin]
-        answer: F,
-        head_only: bool,
-        open: Option<OpenGuard>,
-        connect: Option<Box<Connect>>,
-    }
-}
-
-impl<F> Future for Answer<F>
-where
-    F: Future<Output = Result<Response<Body>, Infallible>>,
-{
-    type Output = Result<Response<ResponseBody>, Infallible>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let Ok(mut response) = ready!(this.answer.poll(cx));
-        let mut open = this.open.take();
-        if *this.head_only {
-            // RFC 9110 9.3.2. HTTP/2's library would send it, a problem document say, and the client break the stream off.
-            *response.body_mut() = Body::empty();
-        }
-        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if !switches && open.as_ref().is_some_and(|open| open.connection().answers_last()) {
-            // RFC 9112 9.6: a client that is not told would send its next request here.
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        if switches || this.connect.is_some() {
-            prepare(&mut response, &mut open, this.connect.take());
-        }
-        Poll::Ready(Ok(response.map(|body| ResponseBody::new(body, open))))
     }
 }
