@@ -1,6 +1,8 @@
 //! The registry as services and requests see it: joins, conflicts, supersession, versions, losses.
 
 mod carriers;
+mod circuits;
+mod vitals;
 mod ways;
 
 use std::collections::BTreeMap;
@@ -19,10 +21,9 @@ use router_config::router::ServiceConfig;
 use router_link::Refused;
 
 use super::*;
-use crate::registry::views::CircuitState;
 use crate::routing::decision::{Rejection, RequestFacts, decide};
 use crate::routing::fixture::descriptor;
-use crate::routing::instance::{InstanceState, Needs};
+use crate::routing::instance::Needs;
 use crate::routing::outlier::OutlierPolicy;
 use crate::routing::strategy::Strategy;
 
@@ -575,74 +576,6 @@ fn versions_differ_in_their_endpoints_and_build_metadata_does_not_make_one() {
     assert_eq!(world.ask("GET /old", Some("0.9.0")), Ok("c".into()));
 }
 
-/// What lists say of an instance's circuit: state, failures in a row, ejections in a row.
-fn circuit(world: &World, id: &str) -> (CircuitState, u32, u32) {
-    let views = world.registry.instances(world.now);
-    let circuit = &views.iter().find(|view| view.id == id).unwrap().circuit;
-    assert_eq!(circuit.ejected_for_seconds.is_some(), circuit.state == CircuitState::Open);
-    (circuit.state, circuit.consecutive_failures, circuit.ejections)
-}
-
-#[test]
-fn whoever_keeps_failing_is_ejected_for_a_while_but_never_the_last_one() {
-    let mut world = World::new();
-    let links = ["a", "b", "c"].map(|id| world.serve(&format!("orders@1.0.0/{id}"), &["GET /x"]));
-    world.serve("orders@2.0.0-rc/d", &["GET /x"]);
-    let state = |id: &str| {
-        let table = world.registry.snapshot();
-        let of_version = &table.services()[0].versions[0].candidates;
-        let of_id = of_version.iter().find(|candidate| candidate.instance.instance().id.as_str() == id);
-        of_id.unwrap().instance.clone()
-    };
-    let [a, b, c] = ["a", "b", "c"].map(state);
-    let fail = |world: &World, state: &InstanceState, times: usize| {
-        (0..times).filter(|_| world.registry.failed(state, world.now)).count()
-    };
-    assert_eq!(fail(&world, &a, 4), 0);
-    a.succeeded();
-    assert_eq!(fail(&world, &a, 4), 0, "not in a row");
-    assert_eq!(fail(&world, &a, 1), 1);
-    assert_eq!(circuit(&world, "a"), (CircuitState::Open, 5, 1));
-    assert_eq!(fail(&world, &a, 20), 0, "only once");
-    assert_eq!(fail(&world, &b, 20), 0, "one of three at once");
-    assert!((0..6).all(|_| world.ask("GET /x", Some("1.0.0")).unwrap() != "a"));
-    world.now += Duration::from_secs(29);
-    world.registry.sweep(world.now);
-    assert_eq!(circuit(&world, "a").0, CircuitState::Open);
-    world.now += Duration::from_secs(1);
-    world.registry.sweep(world.now);
-    assert_eq!(circuit(&world, "a"), (CircuitState::Closed, 0, 1));
-    assert!((0..3).any(|_| world.ask("GET /x", Some("1.0.0")).unwrap() == "a"));
-    assert_eq!(fail(&world, &a, 5), 1);
-    assert_eq!(circuit(&world, "a").2, 2, "the second in a row, and twice as long");
-    world.now += Duration::from_secs(59);
-    world.registry.sweep(world.now);
-    assert_eq!(circuit(&world, "a").0, CircuitState::Open);
-    // Of two that are left, one leaves and one is ejected: it serves, as there is nobody else.
-    world.lose(&links[1]);
-    world.lose(&links[2]);
-    assert_eq!(world.ask("GET /x", Some("1.0.0")).unwrap(), "a");
-    world.now += Duration::from_secs(1);
-    world.registry.sweep(world.now);
-    assert_eq!(fail(&world, &a, 20), 0, "the last one");
-    assert_eq!(fail(&world, &c, 20), 0, "has left");
-    assert_eq!(world.registry.books().ejected, []);
-}
-
-#[test]
-fn who_is_ejected_and_leaves_is_forgotten() {
-    let mut world = World::new();
-    let links = ["a", "b"].map(|id| world.serve(&format!("orders@1.0.0/{id}"), &["GET /x"]));
-    let state = world.registry.snapshot().services()[0].versions[0].candidates[0].instance.clone();
-    assert_eq!((0..5).filter(|_| world.registry.failed(&state, world.now)).count(), 1);
-    world.lose(&links[0]);
-    world.now += Duration::from_secs(1);
-    world.registry.sweep(world.now);
-    assert_eq!(world.registry.books().ejected, []);
-    world.serve("orders@1.0.0/a", &["GET /x"]);
-    assert_eq!(circuit(&world, "a"), (CircuitState::Closed, 0, 0));
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     /// The same instances, whatever the order in which they connect, register and become ready, are chosen alike.
@@ -689,61 +622,6 @@ proptest! {
         }
         prop_assert_eq!(one.registry.routes(), two.registry.routes());
     }
-}
-
-/// What is logged while `act` runs, on this thread.
-fn logged(act: impl FnOnce()) -> Vec<String> {
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-    impl std::io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).without_time().with_target(false);
-    tracing::subscriber::with_default(subscriber.with_writer(move || writer.clone()).finish(), act);
-    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-    text.lines().map(|line| line.trim().to_owned()).collect()
-}
-
-#[test]
-fn operators_are_told_of_each_change_of_health_once() {
-    let world = World::new();
-    let link = world.serve("orders@1.0.0/a", &["GET /orders"]);
-    let heartbeat = |status| world.event(&link, ConnectionEvent::Heartbeat { status, in_flight: 0, load: 0 });
-    let lines = logged(|| {
-        heartbeat(HealthStatus::Healthy);
-        for _ in 0..2 {
-            world.event(&link, ConnectionEvent::Silence(Silence::Degraded));
-        }
-        assert!(world.registry.instances(world.now)[0].silent);
-        world.event(&link, ConnectionEvent::Silence(Silence::Heard));
-        for status in [HealthStatus::Unhealthy, HealthStatus::Degraded, HealthStatus::Healthy] {
-            heartbeat(status);
-            heartbeat(status);
-        }
-        world.close(&link, ClosedBy::Local, CloseCode::HeartbeatTimeout);
-    });
-    let told: Vec<&str> = lines.iter().map(|line| line.split(" instance=").next().unwrap()).collect();
-    assert_eq!(
-        told,
-        [
-            "WARN instance degraded: nothing is heard of it",
-            "INFO instance healthy again",
-            "WARN instance gets no requests: it says so itself",
-            "WARN instance degraded: it says so itself",
-            "INFO instance healthy again",
-            "WARN instance lost",
-        ]
-    );
-    assert!(lines[5].contains("heartbeat_timeout"), "{}", lines[5]);
 }
 
 #[test]
