@@ -107,13 +107,13 @@ impl TlsConnector {
         let refuse = |problem| LinkError::Handshake { peer: self.target.clone(), problem };
         let connector = tokio_rustls::TlsConnector::from(config);
         let tls = connector
-            .connect(self.name.clone(), Socket::Here(stream))
+            .connect(self.name.clone(), Socket::new(stream))
             .await
             .map_err(|error| refuse(explain::handshake(Speaker::Service, &error)))?;
         let (_, connection) = tls.get_ref();
         let mut info = PeerInfo::at(TRANSPORT, peer);
         info.channel_binding = Some(channel_binding(connection).map_err(refuse)?);
-        Ok(Box::new(FramedLink::new(Carrier(tls.into()), info, self.settings.max_frame)))
+        Ok(Box::new(FramedLink::new(Carrier::new(tls.into()), info, self.settings.max_frame)))
     }
 }
 

@@ -269,7 +269,7 @@ async fn handshake(
     }
     let live = credentials.live();
     let acceptor = TlsAcceptor::from(Arc::clone(&live.config));
-    let tls = match acceptor.accept(Socket::Here(stream)).into_fallible().await {
+    let tls = match acceptor.accept(Socket::new(stream)).into_fallible().await {
         Ok(tls) => tls,
         Err((error, socket)) => {
             let problem = explain::handshake(Speaker::Gateway, &error);
@@ -282,7 +282,7 @@ async fn handshake(
     info.identity = live.identity(connection, &credentials.counters)?;
     info.channel_binding = Some(channel_binding(connection)?);
     info.accepted = Some(accepted);
-    Ok(Box::new(FramedLink::new(Carrier(tls.into()), info, max_frame)))
+    Ok(Box::new(FramedLink::new(Carrier::new(tls.into()), info, max_frame)))
 }
 
 /// The exporter of a finished handshake (RFC 9266), the same at both ends of it and nowhere else.

@@ -146,6 +146,8 @@ impl Outgoing {
                     let length = u32::try_from(length).unwrap_or(u32::MAX);
                     return Err(DecodeError::TooLarge { frame: frame.name(), length, limit: max_frame(self.datagram) });
                 }
+                // The MAC moves a large packet no more.
+                datagram.reserve(body.len() + MAC_BYTES);
                 datagram.put_slice(&body);
                 let life = match frame {
                     Frame::Request(request) => request.head.deadline(),
