@@ -88,7 +88,13 @@ impl Links {
     /// Accepts links until the gate is closed for good.
     pub(crate) async fn accept(self: Arc<Self>, mut from: ServiceListener, mut gate: Keeper) {
         let mut count = 0_usize;
-        while gate.opens().await {
+        loop {
+            if gate.is_held() {
+                from.listener.release();
+            }
+            if !gate.opens().await {
+                return;
+            }
             let accepted = tokio::select! {
                 biased;
                 () = gate.changes() => continue,

@@ -75,6 +75,11 @@ impl Keeper {
         }
     }
 
+    /// Whether newcomers are to wait.
+    pub fn is_held(&self) -> bool {
+        *self.0.borrow() == Position::Held
+    }
+
     /// Waits until the gate is another than when [`Keeper::opens`] was asked.
     pub async fn changes(&mut self) {
         // Whoever holds the gate ends its keepers before it goes; should it not, nobody is let in any more.

@@ -124,14 +124,19 @@ impl Clients {
     }
 
     /// Ends all; none may have had a failure.
-    pub(crate) async fn stop(mut self) {
+    pub(crate) async fn stop(self) {
+        let (asked, failures) = self.end().await;
+        assert!(failures.is_empty(), "{} of {asked} requests failed: {failures:#?}", failures.len());
+    }
+
+    /// Ends all; says how many requests there were, and what became of those that failed.
+    pub(crate) async fn end(mut self) -> (u64, Vec<String>) {
         self.shared.stop.store(true, Ordering::Relaxed);
         let mut failures = Vec::new();
         while let Some(of_client) = within("a client ends", self.tasks.join_next()).await {
             failures.extend(of_client.expect("no client panics"));
         }
-        let asked = self.shared.asked.load(Ordering::Relaxed);
-        assert!(failures.is_empty(), "{} of {asked} requests failed: {failures:#?}", failures.len());
+        (self.shared.asked.load(Ordering::Relaxed), failures)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Gateways that end, and others that take their place: whole processes, under clients who notice everything.
 
+mod carriers;
 mod clients;
 mod process;
 
@@ -38,8 +39,16 @@ async fn join(gateway: &Gateway, id: &str, go: &Arc<Semaphore>) -> Running {
 }
 
 async fn join_at(url: &str, gateway: &Gateway, id: &str, go: &Arc<Semaphore>) -> Running {
+    ready(service(id, go).gateway(url), gateway).await
+}
+
+fn service(id: &str, go: &Arc<Semaphore>) -> Microservice<Arc<Semaphore>> {
     let service = Microservice::new("quick", "1.0.0").instance_id(id).state(Arc::clone(go));
-    let mut running = service.endpoints(endpoints![quick, let_go]).gateway(url).start().unwrap();
+    service.endpoints(endpoints![quick, let_go])
+}
+
+async fn ready(service: Microservice<Arc<Semaphore>>, gateway: &Gateway) -> Running {
+    let mut running = service.start().unwrap();
     within("the service is ready", running.ready()).await.unwrap();
     // A further link may have told it so a moment before the first table that has its endpoints.
     within("its endpoints are there", async {

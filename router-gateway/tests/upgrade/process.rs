@@ -20,8 +20,21 @@ impl Scene {
     /// With free ports and an upgrade socket, and what else `yaml` says.
     pub(crate) fn new(yaml: &str) -> Self {
         let scene = Self(tempfile::tempdir().expect("a folder"));
-        std::fs::write(scene.file("router.yaml"), yaml).expect("a file");
+        scene.configure(yaml);
         scene
+    }
+
+    /// Another configuration, for the processes that start from now on.
+    pub(crate) fn configure(&self, yaml: &str) {
+        std::fs::write(self.file("router.yaml"), yaml).expect("a file");
+    }
+
+    /// Makes a CA and the gateway's certificate, with the program itself; returns their folder.
+    pub(crate) fn certificates(&self) -> PathBuf {
+        let folder = self.file("certificates");
+        let made = Command::new(PROGRAM).args(["certs", "dev", "--out"]).arg(&folder).stdout(Stdio::null()).status();
+        assert!(made.expect("the program runs").success());
+        folder
     }
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {
@@ -125,6 +138,13 @@ impl Gateway {
 
     pub(crate) fn tcp(&self) -> String {
         self.said_after("services may join at ")
+    }
+
+    /// Where services join over this carrier, when it has said so.
+    pub(crate) async fn joined_at(&self, scheme: &str) -> String {
+        let text = format!("services may join at {scheme}://");
+        self.says(&text).await;
+        format!("{scheme}://{}", self.said_after(&text))
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -167,6 +167,10 @@ pub trait Listener: Send + 'static {
     /// Where it listens, for people: `tcp://127.0.0.1:5100`.
     fn local(&self) -> &str;
 
+    /// Leaves the place to another process, if both cannot listen there at once: the links that there are go on, those to come
+    /// are the other's. Accepting takes the place back. Default: both can listen at once.
+    fn release(&mut self) {}
+
     /// What comes to it and is thrown away, without anybody being told. Default: nothing is.
     fn discarded(&self) -> Option<Arc<dyn Discarded>> {
         None

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use socket2::SockRef;
@@ -41,10 +41,13 @@ impl Carrier {
 
     /// Waits for datagrams, and moves those that are there to `into`, at least one.
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut VecDeque<BytesMut>) -> Poll<io::Result<()>> {
-        let own = match self {
-            Self::Shared(seat) => return seat.poll_recv(cx, into),
-            Self::Own(own) => own,
-        };
+        if let Self::Shared(seat) = self {
+            match ready!(seat.poll_recv(cx, into))? {
+                None => return Poll::Ready(Ok(())),
+                Some(socket) => *self = Self::own(UdpSocket::from_std(socket)?),
+            }
+        }
+        let Self::Own(own) = self else { return Poll::Pending };
         let Own { socket: Socket::Here(socket), space } = &mut **own else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };

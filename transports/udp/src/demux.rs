@@ -15,6 +15,7 @@ use router_common::frame::Frame;
 use router_common::identity::KeyId;
 use router_common::limits;
 use router_common::session::{CarrierKeys, Secrets};
+use tokio::net::UdpSocket;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::channel::{Channel, Keys};
@@ -30,6 +31,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// What the reading task is made of.
 pub(crate) struct Demux {
+    socket: Arc<UdpSocket>,
     shared: Arc<Shared>,
     secrets: Secrets,
     cookies: Cookies,
@@ -40,13 +42,20 @@ pub(crate) struct Demux {
 }
 
 impl Demux {
-    pub(crate) fn new(shared: Shared, secrets: Secrets, key: [u8; 32]) -> (Self, Arc<Shared>, Keeper) {
-        socket::prepare(&shared.socket);
+    /// `ended` is what `shared` ends it with.
+    pub(crate) fn new(
+        socket: Arc<UdpSocket>,
+        shared: Shared,
+        ended: CancellationToken,
+        secrets: Secrets,
+        key: [u8; 32],
+    ) -> (Self, Arc<Shared>, Keeper) {
+        socket::prepare(&socket);
         let shared = Arc::new(shared);
-        let ended = CancellationToken::new();
         let keeper = Arc::new(ended.clone().drop_guard());
         let weak = Arc::downgrade(&keeper);
         let demux = Self {
+            socket,
             shared: Arc::clone(&shared),
             secrets,
             cookies: Cookies::new(key, now()),
@@ -60,12 +69,12 @@ impl Demux {
 
     /// Reads until nobody is there for whom.
     pub(crate) async fn run(mut self) {
-        let (ended, shared) = (self.ended.clone(), Arc::clone(&self.shared));
+        let (ended, socket) = (self.ended.clone(), Arc::clone(&self.socket));
         loop {
             let readable = tokio::select! {
                 biased;
                 () = ended.cancelled() => return,
-                readable = shared.socket.readable() => readable,
+                readable = socket.readable() => readable,
             };
             if readable.and_then(|()| self.read()).is_err() {
                 // A socket that fails at once would be asked without end.
@@ -79,7 +88,7 @@ impl Demux {
         let now = now();
         let mut result = Ok(());
         for _ in 0..BATCH {
-            let socket = &self.shared.socket;
+            let socket = &self.socket;
             let read = self.space.read(|buffer| {
                 let filled = socket.try_recv_from(buffer.initialize_unfilled());
                 Poll::Ready(filled.map(|(length, from)| {
@@ -127,7 +136,7 @@ impl Demux {
         let cookie = self.cookies.make(hash, from, now);
         let answer = handshake::challenge(hash, cookie, !self.secrets.is_none());
         // One that does not leave is asked for again.
-        let _ = socket::send_to(&self.shared.socket, &answer, from);
+        let _ = socket::send_to(&self.socket, &answer, from);
         Ok(())
     }
 
@@ -160,7 +169,12 @@ impl Demux {
             None => Start::Refusing(presented.hash),
         };
         let frames = [Some(Frame::Hello(opened.hello)), opened.proof.map(Frame::Proof)].into_iter().flatten().collect();
-        self.shared.admit((connection, from), keeper, (presented.cookie, start, frames), &mut self.woken);
+        self.shared.admit(
+            (connection, from),
+            (&self.socket, keeper),
+            (presented.cookie, start, frames),
+            &mut self.woken,
+        );
         Ok(())
     }
 }

@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use router_common::session::Secrets;
 use router_link::{BoxLink, Discarded, LinkError, Listener};
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::time::Sleep;
+use tokio_util::sync::CancellationToken;
 
 use crate::counters::Counters;
 use crate::demux::Demux;
 use crate::link::{SCHEME, UdpLink};
 use crate::packet::{DATAGRAM_BYTES, DATAGRAM_BYTES_MAX};
 use crate::seat::{Keeper, Shared};
+use crate::socket::{self, Address};
 
 /// How often a port is asked for that another process holds.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
@@ -29,11 +30,14 @@ pub struct UdpListener {
     secrets: Secrets,
     datagram: usize,
     counters: Arc<Counters>,
+    /// How its address is to be had.
+    how: Address,
     socket: State,
 }
 
 enum State {
     Bound {
+        socket: Arc<UdpSocket>,
         shared: Arc<Shared>,
         _keeper: Keeper,
     },
@@ -49,47 +53,51 @@ impl UdpListener {
     /// # Errors
     /// [`LinkError::Io`] that names the address.
     pub fn bind(address: SocketAddr, secrets: Secrets, datagram: usize) -> Result<Self, LinkError> {
-        let mut listener = Self::unbound(address, secrets, datagram);
+        let mut listener = Self::unbound(address, secrets, datagram, Address::Sole);
         listener.open().map_err(|error| LinkError::io(format!("listening on {SCHEME}{address}"), error))?;
         Ok(listener)
     }
 
-    /// The same, but when another process still has the port, it waits for that process to leave it: accepting does.
+    /// The same, but when another process still has the port, it waits for that process to leave it: accepting does. Links of
+    /// that process may stay ([`Listener::release`]).
     ///
     /// # Errors
     /// As [`bind`](Self::bind), but for a port that is taken.
     pub fn bind_or_wait(address: SocketAddr, secrets: Secrets, datagram: usize) -> Result<Self, LinkError> {
-        match Self::bind(address, secrets.clone(), datagram) {
-            Err(LinkError::Io { source, .. }) if source.kind() == io::ErrorKind::AddrInUse => {
-                Ok(Self::unbound(address, secrets, datagram))
+        let mut listener = Self::unbound(address, secrets, datagram, Address::Shared);
+        match listener.open() {
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+                Err(LinkError::io(format!("listening on {SCHEME}{address}"), error))
             }
-            bound => bound,
+            _ => Ok(listener),
         }
     }
 
-    fn unbound(address: SocketAddr, secrets: Secrets, datagram: usize) -> Self {
+    fn unbound(address: SocketAddr, secrets: Secrets, datagram: usize, how: Address) -> Self {
         Self {
             address,
             local: format!("{SCHEME}{address}"),
             secrets,
             datagram: datagram.clamp(DATAGRAM_BYTES, DATAGRAM_BYTES_MAX),
             counters: Arc::default(),
+            how,
             // No event tells that another process has left a port.
             socket: State::Waiting(Box::pin(tokio::time::sleep(ASK_AGAIN))),
         }
     }
 
     fn open(&mut self) -> io::Result<()> {
-        let socket = socket(self.address)?;
+        let socket = Arc::new(UdpSocket::from_std(socket::bind(self.address, self.how)?.into())?);
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(io::Error::other)?;
         self.address = socket.local_addr()?;
         self.local = format!("{SCHEME}{}", self.address);
-        let shared = Shared::new(socket, self.datagram, Arc::clone(&self.counters));
-        let (demux, shared, keeper) = Demux::new(shared, self.secrets.clone(), key);
+        let ended = CancellationToken::new();
+        let shared = Shared::new(ended.clone(), self.datagram, Arc::clone(&self.counters));
+        let (demux, shared, keeper) = Demux::new(Arc::clone(&socket), shared, ended, self.secrets.clone(), key);
         // Owned by the keepers: it ends with the last of them.
         tokio::spawn(demux.run());
-        self.socket = State::Bound { shared, _keeper: keeper };
+        self.socket = State::Bound { socket, shared, _keeper: keeper };
         Ok(())
     }
 
@@ -143,6 +151,15 @@ impl Listener for UdpListener {
         &self.local
     }
 
+    fn release(&mut self) {
+        if let State::Bound { socket, shared, .. } = &self.socket
+            && shared.part(socket).is_ok()
+        {
+            self.how = Address::Shared;
+            self.socket = State::Waiting(Box::pin(tokio::time::sleep(ASK_AGAIN)));
+        }
+    }
+
     fn discarded(&self) -> Option<Arc<dyn Discarded>> {
         Some(self.counters())
     }
@@ -160,15 +177,4 @@ impl std::fmt::Debug for UdpListener {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "UdpListener({})", self.local)
     }
-}
-
-fn socket(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    if address.is_ipv6() {
-        // `[::]` then means all addresses, on every system.
-        socket.set_only_v6(false)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    UdpSocket::from_std(socket.into())
 }

@@ -14,7 +14,7 @@ use router_common::frame::Frame;
 use router_common::limits;
 use rustc_hash::FxBuildHasher;
 use tokio::net::UdpSocket;
-use tokio_util::sync::DropGuard;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::channel::Channel;
 use crate::cookie::{COOKIE_LIFE, Cookie};
@@ -34,7 +34,8 @@ const INBOX_BYTES: usize = 4 * 1024 * 1024;
 
 /// What a listener, its links and the task that reads for them share.
 pub(crate) struct Shared {
-    pub(crate) socket: UdpSocket,
+    /// Ends the task.
+    ended: CancellationToken,
     /// The largest datagram to send.
     pub(crate) datagram: usize,
     pub(crate) counters: Arc<Counters>,
@@ -90,6 +91,8 @@ struct Letters {
     queue: VecDeque<BytesMut>,
     bytes: usize,
     waker: Option<Waker>,
+    /// Where the link goes on, when it has taken what is here.
+    elsewhere: Option<std::net::UdpSocket>,
     is_over: bool,
 }
 
@@ -99,6 +102,7 @@ pub(crate) type Keeper = Arc<DropGuard>;
 /// A link's place.
 pub(crate) struct Seat {
     shared: Arc<Shared>,
+    socket: Arc<UdpSocket>,
     inbox: Arc<Inbox>,
     connection: u64,
     peer: SocketAddr,
@@ -112,8 +116,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub(crate) fn new(socket: UdpSocket, datagram: usize, counters: Arc<Counters>) -> Self {
-        Self { socket, datagram, counters, table: Mutex::default() }
+    pub(crate) fn new(ended: CancellationToken, datagram: usize, counters: Arc<Counters>) -> Self {
+        Self { ended, datagram, counters, table: Mutex::default() }
     }
 
     pub(crate) fn links(&self) -> usize {
@@ -155,13 +159,14 @@ impl Shared {
     pub(crate) fn admit(
         self: &Arc<Self>,
         (connection, peer): (u64, SocketAddr),
-        keeper: Keeper,
+        (socket, keeper): (&Arc<UdpSocket>, Keeper),
         (cookie, start, frames): (Cookie, Start, Vec<Frame>),
         woken: &mut Vec<Waker>,
     ) {
         let inbox = Arc::new(Inbox::default());
         let seat = Seat {
             shared: Arc::clone(self),
+            socket: Arc::clone(socket),
             inbox: Arc::clone(&inbox),
             connection,
             peer,
@@ -172,6 +177,31 @@ impl Shared {
         table.links.insert(connection, Entry { peer, inbox });
         table.backlog.push_back(Accepted { seat, cookie, start, frames });
         woken.extend(table.acceptor.take());
+    }
+
+    /// Leaves the address to another process: every link goes on with a socket of its own, which the system prefers for
+    /// what its peer sends, and nobody listens here any more. What is lost on the way comes again.
+    ///
+    /// # Errors
+    /// It cannot be shared; everything is as before.
+    pub(crate) fn part(&self, socket: &UdpSocket) -> io::Result<()> {
+        let address = socket::share(socket)?;
+        self.stop_accepting();
+        let mut woken = Vec::new();
+        for entry in locked(&self.table).links.values() {
+            match socket::beside(address, entry.peer) {
+                Ok(own) => {
+                    let mut letters = locked(&entry.inbox.0);
+                    letters.elsewhere = Some(own);
+                    woken.extend(letters.waker.take());
+                }
+                // It ends with the task.
+                Err(error) => tracing::warn!(%error, peer = %entry.peer, "a link over UDP has to dial anew"),
+            }
+        }
+        self.ended.cancel();
+        woken.into_iter().for_each(Waker::wake);
+        Ok(())
     }
 
     /// Nobody reads any more.
@@ -257,9 +287,17 @@ impl Seat {
         &self.shared
     }
 
-    pub(crate) fn poll_recv(&self, cx: &mut Context<'_>, into: &mut VecDeque<BytesMut>) -> Poll<io::Result<()>> {
+    /// Moves the datagrams that are there to `into`, at least one; or says where the link goes on.
+    pub(crate) fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        into: &mut VecDeque<BytesMut>,
+    ) -> Poll<io::Result<Option<std::net::UdpSocket>>> {
         let mut letters = locked(&self.inbox.0);
         if letters.queue.is_empty() {
+            if let Some(socket) = letters.elsewhere.take() {
+                return Poll::Ready(Ok(Some(socket)));
+            }
             if letters.is_over {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
             }
@@ -272,11 +310,11 @@ impl Seat {
         } else {
             into.append(&mut letters.queue);
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(Ok(None))
     }
 
     pub(crate) fn send(&self, datagram: &[u8]) -> io::Result<()> {
-        socket::send_to(&self.shared.socket, datagram, self.peer)
+        socket::send_to(&self.socket, datagram, self.peer)
     }
 }
 

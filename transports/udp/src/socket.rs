@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::task::{Poll, ready};
 
 use bytes::{BufMut, BytesMut};
-use socket2::SockRef;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
 
@@ -50,6 +50,52 @@ impl Space {
 /// Sends to an address from a socket that is not connected.
 pub(crate) fn send_to(socket: &UdpSocket, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
     SockRef::from(socket).send_to(datagram, &to.into()).map(drop)
+}
+
+/// Lets other sockets have the same address from now on, and says which that is. Of those that are connected each gets what
+/// its peer sends.
+#[cfg(unix)]
+pub(crate) fn share(socket: &UdpSocket) -> io::Result<SocketAddr> {
+    SockRef::from(socket).set_reuse_port(true)?;
+    socket.local_addr()
+}
+
+#[cfg(not(unix))]
+pub(crate) fn share(_: &UdpSocket) -> io::Result<SocketAddr> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Whether an address is to be had for oneself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Address {
+    Sole,
+    /// Beside sockets that are to be shared with.
+    Shared,
+}
+
+/// A socket that is bound to this address.
+pub(crate) fn bind(address: SocketAddr, how: Address) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        // `[::]` then means all addresses, on every system.
+        socket.set_only_v6(false)?;
+    }
+    #[cfg(unix)]
+    if how == Address::Shared {
+        socket.set_reuse_port(true)?;
+    }
+    #[cfg(not(unix))]
+    let _ = how;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// A socket for one peer, at an address that is shared.
+pub(crate) fn beside(address: SocketAddr, peer: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let socket = bind(address, Address::Shared)?;
+    socket.connect(&peer.into())?;
+    Ok(socket.into())
 }
 
 /// Asks for room in the kernel. What it does not give costs packets that are sent again.
