@@ -28,7 +28,8 @@
 //! | `activation` | listening sockets that a service manager opened |
 //! | `notify` | telling a service manager how far one is |
 //!
-//! What the sockets are used for is the gateway's business.
+//! What the sockets are used for is the gateway's business. What cannot be used by two processes at once is released with
+//! `services may come` (`Listener::release`): over UDP the old one's links stay, and the port is the new one's.
 
 pub mod activation;
 mod channel;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::support::{
@@ -10,7 +11,7 @@ use crate::support::{
 };
 use router_common::frame::{Close, CloseCode, Frame, StreamId};
 use router_common::session::{Secret, Secrets};
-use router_link::{Connector as _, LinkError};
+use router_link::{Connector as _, LinkError, Listener as _};
 use transport_udp::UdpListener;
 use transport_udp::packet::Dropped;
 use transport_udp::testing::{Forwarder, Weather};
@@ -87,19 +88,44 @@ async fn a_port_that_is_taken_is_waited_for_if_that_is_asked_for() {
     exchange(&mut service, &mut gateway, 10).await;
     service.kill().await;
     gateway.kill().await;
-    // The port is free now that the last link has gone; whoever dials before the other one has it dials again.
-    let dialling = async {
-        loop {
-            let mut service = Driven::new(connector(address, Some(secret())).connect().await.unwrap());
-            service.send(hello(2));
-            if service.next().await.is_ok() {
-                service.send(proof());
-                return service;
-            }
+    // The port is free now that the last link has gone.
+    let (_service, gateway) = tokio::join!(heard(address, 2), accept(&mut second));
+    assert_eq!(Driven::new(gateway).frame().await, hello(2));
+}
+
+/// Whoever dials before anybody has the port dials again.
+async fn heard(address: SocketAddr, nonce: u8) -> Driven {
+    loop {
+        let mut service = Driven::new(connector(address, Some(secret())).connect().await.unwrap());
+        service.send(hello(nonce));
+        if service.next().await.is_ok() {
+            service.send(proof());
+            return service;
         }
-    };
-    let (_service, mut gateway) = tokio::join!(dialling, async { Driven::new(accept(&mut second).await) });
-    assert_eq!(gateway.frame().await, hello(2));
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_is_released_is_anothers_at_once_while_links_go_on_and_can_be_taken_back() {
+    let mut first = listener(secrets());
+    let address = first.local_addr();
+    let mut second = UdpListener::bind_or_wait(address, secrets(), 1200).unwrap();
+    let (mut service, mut gateway) = joined(&mut first, address, 1).await;
+    first.release();
+    exchange(&mut service, &mut gateway, 500).await;
+    let (mut later, there) = tokio::join!(heard(address, 2), accept(&mut second));
+    let mut there = Driven::new(there);
+    assert_eq!((there.frame().await, there.frame().await), (hello(2), proof()));
+    there.send(welcome());
+    assert_eq!(later.frame().await, welcome());
+    tokio::join!(exchange(&mut service, &mut gateway, 500), exchange(&mut later, &mut there, 500));
+    for end in [later, there] {
+        end.kill().await;
+    }
+    drop(second);
+    let (_service, last) = tokio::join!(heard(address, 3), accept(&mut first));
+    assert_eq!(Driven::new(last).frame().await, hello(3));
+    exchange(&mut service, &mut gateway, 500).await;
 }
 
 #[tokio::test]
