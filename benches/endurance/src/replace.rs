@@ -42,6 +42,8 @@ const UPGRADE: &str = "upgrade: { socket: \"{folder}/upgrade.sock\" }\n";
 const AROUND: Duration = Duration::from_secs(2);
 /// Nothing may be sent to a killed instance any more after this.
 const GONE: Duration = Duration::from_secs(1);
+/// Who waits for an instance that was killed is told so, or answered by another one, within this.
+const MISSED: Duration = Duration::from_secs(5);
 /// How long the requests take that a kill meets, in milliseconds.
 const WORK: u64 = 50;
 
@@ -106,11 +108,13 @@ async fn trial(stand: &Stand, options: &Options) -> Result<()> {
     println!("  that may run once   {}", killed.once);
     println!("  that may run again  {}", killed.again);
     println!("  begun {GONE:?} after   {} failed", killed.late);
+    println!("  the longest wait    {:.2} s, failed or not", killed.longest.as_secs_f64());
 
     ensure!(upgraded.tally.failed() == 0, "{} requests failed: {}", upgraded.tally.failed(), upgraded.tally);
     ensure!(killed.tally.failed() == killed.tally.named("connection_lost"), "a kill shows as something else");
     ensure!(killed.again.failed() == 0, "requests that may run again were not sent again");
     ensure!(killed.late == 0, "requests were sent to an instance that is gone");
+    ensure!(killed.longest <= MISSED, "an instance was not missed within {MISSED:?}");
     ended(services, gateway).await
 }
 
@@ -133,6 +137,8 @@ struct Killed {
     again: Tally,
     /// Failed, though it began well after the kill.
     late: u64,
+    /// The longest time to any outcome.
+    longest: Duration,
 }
 
 impl Killed {
@@ -141,6 +147,7 @@ impl Killed {
         self.once.add(&other.once);
         self.again.add(&other.again);
         self.late += other.late;
+        self.longest = self.longest.max(other.longest);
     }
 }
 
@@ -159,6 +166,7 @@ async fn kill_one(stand: &Stand, mut victim: Process, clients: u64) -> Result<Ki
                 let outcome = caller.ask(ask, &mut killed.tally).await;
                 let kind = if may_run_again { &mut killed.again } else { &mut killed.once };
                 kind.count(&outcome, asked.elapsed());
+                killed.longest = killed.longest.max(asked.elapsed());
                 killed.late += u64::from(outcome != Outcome::Right && asked > kill_at + GONE);
             }
             killed
