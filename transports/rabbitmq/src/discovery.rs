@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use lapin::message::Delivery;
+use lapin::types::ShortString;
 use router_common::session::Secrets;
 use router_link::{Discovered, Discovery, LinkError};
 use tokio::sync::mpsc;
@@ -14,7 +15,7 @@ use crate::announcement::{self, SOLICIT, Solicit, VERSION, WHO, Who};
 use crate::dial::NodeConnector;
 use crate::message::Header;
 use crate::node::Node;
-use crate::station::{Role, Station};
+use crate::station::{Role, Standing, Station};
 use crate::up::Up;
 
 /// Gateways that are remembered.
@@ -128,6 +129,10 @@ impl Role for ServiceRole {
 
     fn link_left(&mut self) {
         self.tidy();
+    }
+
+    fn ask(&mut self, up: &Arc<Up>, queue: ShortString, _: Standing) {
+        up.probe(WHO, queue, Self::who(up));
     }
 
     fn leave(&mut self, _: &Arc<Up>) {}

@@ -20,6 +20,7 @@ mod listener;
 mod mailbox;
 mod message;
 mod node;
+mod owed;
 mod publish;
 mod station;
 mod up;

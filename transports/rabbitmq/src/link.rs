@@ -147,6 +147,7 @@ impl RabbitLink {
             && let Some(frame) = batch.pop_front()
         {
             draft.push(&frame);
+            self.mailbox.owed().sent(&frame);
             if !self.keys.is_welcomed() && frame.is_handshake() {
                 handshake = Some(frame);
                 // What comes behind it may have another key.
@@ -199,6 +200,7 @@ impl RabbitLink {
             if !self.keys.is_welcomed() {
                 self.keys.received(&frame);
             }
+            self.mailbox.owed().received(self.keys.end(), &frame);
             into.push(frame);
         }
         if frames.is_empty() { Ok(()) } else { Err(Broken::Cut.into()) }

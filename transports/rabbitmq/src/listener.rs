@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use lapin::message::Delivery;
+use lapin::types::ShortString;
 use router_common::identity::Incarnation;
 use router_common::limits;
 use router_common::session::Secrets;
@@ -17,7 +18,7 @@ use crate::broker::Broker;
 use crate::keys::{End, Keys};
 use crate::link::{Making, RabbitLink};
 use crate::message::Header;
-use crate::station::{self, Role, Station};
+use crate::station::{self, Role, Standing, Station};
 use crate::up::{Settings, Up};
 use crate::{PREFETCH, TRANSPORT};
 
@@ -160,6 +161,10 @@ impl Role for GatewayRole {
         if self.accept.try_send(link).is_err() {
             tracing::warn!(broker = %up.broker, "more links wait to be accepted than may wait");
         }
+    }
+
+    fn ask(&mut self, up: &Arc<Up>, queue: ShortString, standing: Standing) {
+        up.probe(SOLICIT, queue, self.solicit(up, standing == Standing::Leaving));
     }
 
     fn leave(&mut self, up: &Arc<Up>) {

@@ -9,6 +9,7 @@ use router_common::session::{Budget, Holding};
 use tokio::time::Instant;
 
 use crate::error::Broken;
+use crate::owed::Owed;
 
 /// Bytes that wait for one link. Flow control keeps a peer below this: a link that is read slower holds 4 MiB of bodies,
 /// and the heads of what its lease allows.
@@ -29,7 +30,7 @@ pub(crate) enum Mail {
 
 /// Filled by the station, emptied by the link.
 #[derive(Debug, Default)]
-pub(crate) struct Mailbox(Mutex<State>);
+pub(crate) struct Mailbox(Mutex<State>, Owed);
 
 #[derive(Debug, Default)]
 struct State {
@@ -123,6 +124,11 @@ impl Mailbox {
             None => state.reader = Some(cx.waker().clone()),
         }
         Poll::Pending
+    }
+
+    /// What the other side owes.
+    pub(crate) const fn owed(&self) -> &Owed {
+        &self.1
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

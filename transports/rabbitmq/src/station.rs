@@ -45,6 +45,10 @@ const RETURNS: Duration = Duration::from_millis(20);
 const RESTFUL_LOOKS: u32 = 10;
 /// How soon one looks again at links that are not read, while the node's buffers fill up.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How long who owes an answer may be silent before it is asked whether it is still there, and how often it is asked.
+const ASK: Duration = Duration::from_secs(1);
+/// Sides that are asked at a time.
+const ASKED: usize = 256;
 /// How often a side announces itself unasked.
 const ANNOUNCE: Duration = Duration::from_secs(10);
 
@@ -70,11 +74,22 @@ pub(crate) trait Role: Send + 'static {
     /// A link is over.
     fn link_left(&mut self) {}
 
+    /// Asks whether another side's queue is still there: if not, the question comes back.
+    fn ask(&mut self, up: &Arc<Up>, queue: ShortString, standing: Standing);
+
     /// It is not wanted any more: only the links that are there go on.
     fn leave(&mut self, up: &Arc<Up>);
 
     /// The broker cannot be reached, or was lost.
     fn is_down(&mut self, why: &str);
+}
+
+/// Whether a place is still wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Wanted,
+    /// Only the links that are there go on.
+    Leaving,
 }
 
 /// What links and their makers share with the task that keeps the place.
@@ -169,6 +184,20 @@ impl Station {
             // Others have filled it, and relieve it.
             false => Room::Enough,
         }
+    }
+
+    /// The queues of those who owe an answer and have said nothing since the last time: some of them, if there are many.
+    fn silent(&self) -> Vec<ShortString> {
+        let links = self.links();
+        let silent = links.values().filter(|joined| joined.mailbox.owed().look());
+        let mut silent: Vec<_> = silent.map(|joined| joined.to.clone()).collect();
+        drop(links);
+        if silent.len() > ASKED {
+            let begin = SystemEnvironment.random_u64() as usize % silent.len();
+            silent.rotate_left(begin);
+            silent.truncate(ASKED);
+        }
+        silent
     }
 
     fn mailbox(&self, link: LinkId) -> Option<Arc<Mailbox>> {
@@ -271,6 +300,7 @@ impl<R: Role> Serving<'_, R> {
         let mut receipts = Receipts::new(self.prefetch);
         let mut announcing = interval(ANNOUNCE);
         announcing.reset();
+        let mut asking = interval(ASK);
         let mut looking = Looking { interval: interval(RETURNS), left: 0, seen: 0 };
         let mut is_leaving = false;
         self.role.announce(&self.up, true);
@@ -314,6 +344,7 @@ impl<R: Role> Serving<'_, R> {
                     looking.look(&self.up.watch);
                 }
                 _ = announcing.tick(), if !is_leaving => self.role.announce(&self.up, false),
+                _ = asking.tick(), if !self.up.is_blocked() => self.ask(is_leaving),
                 () = self.station.leaving.cancelled(), if !is_leaving => {
                     is_leaving = true;
                     self.role.leave(&self.up);
@@ -335,6 +366,14 @@ impl<R: Role> Serving<'_, R> {
         ended
     }
 
+    /// Asks those who may be gone: who waits for them sends nothing that could come back.
+    fn ask(&mut self, is_leaving: bool) {
+        let standing = if is_leaving { Standing::Leaving } else { Standing::Wanted };
+        for queue in self.station.silent() {
+            self.role.ask(&self.up, queue, standing);
+        }
+    }
+
     fn pass_on(&mut self, delivery: Delivery) {
         if !delivery.exchange.as_str().is_empty() || delivery.properties.kind().is_some() {
             return self.role.heard(&self.up, &delivery.data);
@@ -345,7 +384,10 @@ impl<R: Role> Serving<'_, R> {
         };
         match self.station.mailbox(header.link) {
             Some(mailbox) if delivery.redelivered => mailbox.end(Broken::Redelivered),
-            Some(mailbox) => mailbox.deliver(Bytes::from(delivery.data)),
+            Some(mailbox) => {
+                mailbox.owed().hear();
+                mailbox.deliver(Bytes::from(delivery.data));
+            }
             None => self.role.stranger(&self.up, header, delivery),
         }
     }

@@ -74,6 +74,10 @@ impl Up {
         let _ = self.blocked.subscribe().wait_for(|blocked| !blocked).await;
     }
 
+    pub(crate) fn is_blocked(&self) -> bool {
+        *self.blocked.borrow()
+    }
+
     pub(crate) fn set_blocked(&self, blocked: bool) {
         self.blocked.send_replace(blocked);
     }
