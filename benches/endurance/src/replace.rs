@@ -31,8 +31,8 @@ pub(crate) struct Options {
     /// Clients that ask as fast as they are answered.
     #[arg(long, value_name = "N", default_value = "64")]
     clients: u64,
-    /// What services and gateway reach one another over. Over UDP only services are restarted: its port cannot be given
-    /// to another process, and who was killed is known by its silence alone.
+    /// What services and gateway reach one another over. Over UDP nobody is killed: that is known by silence alone, after
+    /// `health.dead_after`.
     #[arg(long, value_name = "TRANSPORT", default_value = "tcp")]
     over: Over,
 }
@@ -80,9 +80,6 @@ async fn trial(stand: &Stand, options: &Options) -> Result<()> {
     let rolling = crowd.stop().await?;
     println!("rolling restarts      {} x {} services: {}", options.rounds, options.instances, told(&rolling));
     ensure!(rolling.tally.failed() == 0, "{} requests failed: {}", rolling.tally.failed(), rolling.tally);
-    if options.over == Over::Udp {
-        return ended(services, gateway).await;
-    }
 
     let crowd = Crowd::start(stand.http, options.clients, ask);
     let mut took = Vec::new();
@@ -96,6 +93,10 @@ async fn trial(stand: &Stand, options: &Options) -> Result<()> {
     sleep(AROUND).await;
     let upgraded = crowd.stop().await?;
     println!("gateway replaced      {} times ({}): {}", options.upgrades, took.join(", "), told(&upgraded));
+    ensure!(upgraded.tally.failed() == 0, "{} requests failed: {}", upgraded.tally.failed(), upgraded.tally);
+    if options.over == Over::Udp {
+        return ended(services, gateway).await;
+    }
 
     let mut killed = Killed::default();
     for kill in 1..=options.kills {
@@ -110,7 +111,6 @@ async fn trial(stand: &Stand, options: &Options) -> Result<()> {
     println!("  begun {GONE:?} after   {} failed", killed.late);
     println!("  the longest wait    {:.2} s, failed or not", killed.longest.as_secs_f64());
 
-    ensure!(upgraded.tally.failed() == 0, "{} requests failed: {}", upgraded.tally.failed(), upgraded.tally);
     ensure!(killed.tally.failed() == killed.tally.named("connection_lost"), "a kill shows as something else");
     ensure!(killed.again.failed() == 0, "requests that may run again were not sent again");
     ensure!(killed.late == 0, "requests were sent to an instance that is gone");

@@ -11,8 +11,8 @@ use router_common::identity::{Incarnation, Instance, KeyId};
 use router_common::session::lease::Lease;
 use router_common::session::{Common, ServiceSide, Session};
 use router_link::{
-    Application, Body, ConnectionEvent, Connector, Discovered, Driver, Environment as _, Handle, Responder,
-    SystemEnvironment,
+    Application, Body, BoxLink, ConnectionEvent, Connector, Discovered, Driver, Environment as _, Handle, LinkError,
+    Responder, SystemEnvironment,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -40,8 +40,7 @@ impl Bare {
     /// Joins a gateway; it offers nothing yet.
     pub(crate) async fn join(stage: &Stage) -> Self {
         let environment = Arc::new(SystemEnvironment);
-        let connector = gateway(stage.connector()).await;
-        let link = within("a link", connector.connect()).await.unwrap_or_else(|error| panic!("{error}"));
+        let link = within("a link", dial(stage.connector())).await.unwrap_or_else(|error| panic!("{error}"));
         let capabilities = link.capabilities();
         let mut limits = ReceiveLimits::default();
         limits.max_frame = limits.max_frame.min(capabilities.max_frame);
@@ -106,17 +105,15 @@ impl Bare {
     }
 }
 
-/// The one gateway that a connector leads to.
-async fn gateway(connector: Arc<dyn Connector>) -> Arc<dyn Connector> {
-    let Some(mut search) = connector.discover() else { return connector };
-    within("a gateway is found", async {
-        loop {
-            if let Ok(Discovered::Found { connector, .. }) = poll_fn(|cx| search.poll_change(cx)).await {
-                return connector;
-            }
+/// A link to the one gateway that a connector leads to.
+async fn dial(connector: Arc<dyn Connector>) -> Result<BoxLink, LinkError> {
+    let Some(mut search) = connector.discover() else { return connector.connect().await };
+    loop {
+        if let Ok(Discovered::Found { connector, .. }) = poll_fn(|cx| search.poll_change(cx)).await {
+            // The search goes on meanwhile: what it found is not there without it or a link.
+            return connector.connect().await;
         }
-    })
-    .await
+    }
 }
 
 struct Answers {
